@@ -1,0 +1,31 @@
+# make run   the notebooks in order, on real digits; variables are the parameters of the run:
+#            make run DATASET=mnist PROFILE=paper SEED=1
+# make test  lint, unit tests, the sequence, and nbval over the committed notebooks
+# make notebooks  execute the committed notebooks anew, with the defaults, and the figures that go with them
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test notebooks clean
+
+# Every variable given on the command line is a parameter: DATASET=mnist means --dataset mnist.
+run: $(VENV)/installed
+	@$(BIN)/python -m ebe_utils run $(filter-out PYTHON=%,$(MAKEOVERRIDES))
+
+test: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+
+notebooks: $(VENV)/installed
+	$(BIN)/python -m ebe_utils publish
+	$(BIN)/ruff check notebooks
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "Python's venv module is needed; on Debian: apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) *.egg-info

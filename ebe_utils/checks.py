@@ -1,0 +1,38 @@
+"""Checks on what a user passes in: each message names the value, what is allowed and what to do."""
+
+import difflib
+import numbers
+
+
+def did_you_mean(value, allowed):
+    """' Did you mean ...?' for the nearest allowed word, or an empty string."""
+    near = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def one_of(name, value, allowed):
+    """`value` if it is among `allowed`, else ValueError."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}."
+                         + did_you_mean(value, allowed))
+    return value
+
+
+def integer(name, value, low=None, high=None, why=""):
+    """`value` as an int within [low, high]; TypeError for any other type, ValueError outside."""
+    bounds = (f"from {low} to {high}" if low is not None and high is not None
+              else f"of at least {low}" if low is not None else "")
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; pass an integer {bounds}.".replace(" .", "."))
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise ValueError(f"{name}={value} is out of range; pass an integer {bounds}{why}.")
+    return int(value)
+
+
+def real(name, value, above=0.0):
+    """`value` as a finite float greater than `above`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; pass a number greater than {above}.")
+    if not above < value < float("inf"):
+        raise ValueError(f"{name}={value} is out of range; pass a number greater than {above}.")
+    return float(value)

@@ -1,0 +1,116 @@
+"""The notebooks in sequence: each is run by papermill with a run's parameters, and left in the run's folder."""
+
+import json
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from .runs import Parameters, Run, RunError, write_text
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = CHECKOUT / "notebooks"
+
+
+def notebook_paths(folder=NOTEBOOKS):
+    """The notebooks in the order in which they run; RunError if there are none."""
+    paths = sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))
+    if not paths:
+        raise RunError(f"there are no notebooks in {folder}; run from a checkout of the repository, "
+                       "with the package installed by `pip install -e .`.")
+    return paths
+
+
+def run_notebooks(parameters, only=(), progress=print):
+    """Run the notebooks in order with these `Parameters`; each leaves NAME.ipynb and NAME.html in the run's folder.
+
+    only: beginnings of notebook names ("03", say) to run just those. Everything that can be wrong with the
+    parameters and the data is found before the first notebook starts. Returns the `Run`.
+    """
+    import papermill
+
+    paths = [p for p in notebook_paths() if not only or p.name.startswith(tuple(only))]
+    if not paths:
+        raise ValueError(f"no notebook begins with {', '.join(only)}; there are "
+                         f"{', '.join(p.stem for p in notebook_paths())}.")
+    Run(parameters).check()
+    run = Run.start(**asdict(parameters))
+    given = {name: value for name, value in asdict(parameters).items() if value != getattr(Parameters, name)}
+    if Parameters(parameters.dataset, parameters.profile, parameters.seed).name != run.name:
+        given["run"] = run.name
+    out = run.path / "notebooks"
+    out.mkdir(exist_ok=True)
+    lock = run.lock(".sequence.lock")
+    try:
+        for path in paths:
+            start = time.perf_counter()
+            known = papermill.inspect_notebook(path)
+            part = out / f".{path.name}.part.ipynb"
+            try:
+                papermill.execute_notebook(path, part, {k: v for k, v in given.items() if k in known}, cwd=path.parent,
+                                           kernel_name="python3", progress_bar=False,
+                                           extra_arguments=["--IPKernelApp.log_level=ERROR"])
+            except papermill.PapermillExecutionError as error:
+                part.replace(out / path.name)
+                raise RunError(f"{path.name}, cell {error.exec_count}: {error.ename}: {error.evalue}\n"
+                               f"The notebook as far as it came: {out / path.name}") from None
+            part.replace(out / path.name)
+            write_html(out / path.name)
+            progress(f"{path.stem:<20} {time.perf_counter() - start:5.0f} s")
+    finally:
+        lock.release()
+    return run
+
+
+def write_html(path):
+    """An HTML copy beside a notebook, images inside."""
+    from nbconvert import HTMLExporter
+
+    body, _ = HTMLExporter(embed_images=True).from_filename(path)
+    write_text(Path(path).with_suffix(".html"), body)
+
+
+def summary(run):
+    """What a finished sequence reached: a table of accuracies and where its files are, as text."""
+    p = run.parameters
+    sweep = pd.read_csv(run.file(p.sweep_step, "sweep.csv"))
+    at = sweep[(sweep["k"] == p.k) & (sweep["layer"].astype(str) != "0")].set_index("layer")["accuracy"]
+    best = at.idxmax()
+    rows = [("network", sweep["network_accuracy"].iloc[0])]
+    rows += [(f"EBE, layer {p.layer}", at[p.layer])] if p.layer in at else []
+    rows += [(f"EBE, best layer ({best})", at[best])]
+    lines = [f"Run {run.name}, k = {p.k}", f"{'':<24}accuracy", *(f"{name:<24}{value:8.4f}" for name, value in rows)]
+    for what, folder in (("Executed notebooks, HTML copies", "notebooks"), ("Figures", "figures")):
+        lines.append(f"{what}: {run.path / folder}")
+    return "\n".join(lines)
+
+
+# --- the committed notebooks ---------------------------------------------------------------------------------------
+
+
+def publish(run, folder=NOTEBOOKS, figures=CHECKOUT / "figures"):
+    """Put a run's executed notebooks and figures where they are committed, without what papermill adds."""
+    for path in notebook_paths(run.path / "notebooks"):
+        write_text(Path(folder) / path.name, clean(json.loads(path.read_text(encoding="utf-8"))))
+    target = Path(figures) / run.parameters.dataset
+    shutil.copytree(run.path / "figures", target, dirs_exist_ok=True,
+                    ignore=shutil.ignore_patterns("manifest.json", ".*"))
+
+
+def clean(notebook):
+    """The text of an executed notebook as it is committed: no injected cell, no metadata but tags, no widgets."""
+    cells = [c for c in notebook["cells"] if "injected-parameters" not in c["metadata"].get("tags", ())]
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell-{number:02d}"
+        tags = cell["metadata"].get("tags")
+        cell["metadata"] = {"tags": tags} if tags else {}
+        if cell["cell_type"] == "code":
+            # A progress bar is a widget, which lives in the browser only.
+            cell["outputs"] = [output for output in cell["outputs"]
+                               if "application/vnd.jupyter.widget-view+json" not in output.get("data", {})]
+    notebook["cells"] = cells
+    notebook["metadata"] = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+                            "language_info": {"name": "python"}}
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,39 @@
+"""What notebooks print: tables that mark measured values, and checks that pass or fail.
+
+Numbers that come out of a training differ in their last digits from processor to processor, so nbval cannot compare
+them. They stand in elements of class "measured", which the comparison leaves out, while a `check` line compares
+them with a bound.
+"""
+
+import html
+
+
+def check(what, value, at_least=None, at_most=None):
+    """Print a line "PASS what value ≥ bound", or raise AssertionError with the same line and FAIL.
+
+    Without a bound, value is a truth and is not printed.
+    """
+    if at_least is None and at_most is None:
+        ok, line = bool(value), what
+    else:
+        ok = (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
+        bounds = [f"{sign} {bound:g}" for sign, bound in (("≥", at_least), ("≤", at_most)) if bound is not None]
+        line = " ".join([f"{what} {value:.4f}", *bounds])
+    if not ok:
+        raise AssertionError(f"FAIL {line}")
+    print(f"PASS {line}")
+
+
+def show_table(table, measured=(), digits=3):
+    """Show a DataFrame in a notebook; floats with `digits` digits, the columns `measured` marked as such."""
+    from IPython.display import HTML, display
+
+    def cell(column):
+        def text(value):
+            value = f"{value:.{digits}f}" if isinstance(value, float) else html.escape(str(value))
+            return f'<span class="measured">{value}</span>' if column in measured else value
+        return text
+
+    text = table.to_html(index=False, escape=False, border=0, justify="left",
+                         formatters={c: cell(c) for c in table.columns})
+    display(HTML(text.replace("<td>", '<td style="text-align:left">')))

@@ -1,0 +1,144 @@
+"""Shared by all tests: small data sets, small networks, and a folder of their own for the runs."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections import OrderedDict
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import pairwise_distances
+from sklearn.neighbors import NearestNeighbors
+from torch import nn
+
+
+def pytest_configure(config):
+    """Runs go to a temporary folder, or to EBE_TEST_RUNS, which is kept."""
+    matplotlib.use("agg")
+    config.temporary_runs = None
+    kept = os.environ.get("EBE_TEST_RUNS")
+    if not kept:
+        config.temporary_runs = tempfile.mkdtemp(prefix="ebe-runs-")
+    os.environ["EBE_RUNS_DIR"] = kept or config.temporary_runs
+
+
+def pytest_unconfigure(config):
+    if config.temporary_runs:
+        shutil.rmtree(config.temporary_runs, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """torch on one thread, for small networks no slower, and not held up by what else the machine does."""
+    with _one_thread():
+        yield
+
+
+def _new_net(channels=1, classes=3, seed=0):
+    """Two convolutions, a batch norm before an in-place ReLU, a linear head: for images of at least 5 by 5."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = nn.Sequential(OrderedDict(
+            conv1=nn.Conv2d(channels, 4, 3, padding=1, bias=False), norm=nn.BatchNorm2d(4), relu=nn.ReLU(inplace=True),
+            conv2=nn.Conv2d(4, 6, 3, stride=2), pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(),
+            head=nn.Linear(6, classes)))
+        net.norm.running_mean.normal_(0, 0.3)
+        net.norm.running_var.uniform_(0.5, 2)
+    return net
+
+
+@pytest.fixture(scope="session")
+def new_net():
+    return _new_net
+
+
+@pytest.fixture
+def tiny_net():
+    return _new_net().eval()
+
+
+@pytest.fixture(scope="session")
+def stripes():
+    """(train, test): 8 by 8 images of 3 classes, each brighter in other columns; easy to learn."""
+    from ebe_utils import ImageSet
+
+    rng = np.random.default_rng(7)
+
+    def draw(n):
+        labels = np.arange(n) % 3
+        images = rng.integers(0, 120, (n, 1, 8, 8))
+        for i, label in enumerate(labels):
+            images[i, :, :, 2 * label:2 * label + 3] += 120
+        return ImageSet(images.astype(np.uint8), labels, ("left", "middle", "right"), "stripes")
+
+    return draw(48), draw(21)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    from ebe_utils import load_dataset
+
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def small():
+    """200 training and 60 test digits."""
+    from ebe_utils import load_dataset
+
+    return load_dataset("digits", n_train=200, n_test=60)
+
+
+@pytest.fixture(scope="session")
+def trained(small):
+    """A ResNet18 trained for two epochs on 200 digits."""
+    from ebe_utils import resnet18, train
+
+    with _one_thread():
+        return train(resnet18(small[0]), small[0], epochs=2, batch_size=50, progress=False)
+
+
+@pytest.fixture
+def points():
+    """Training points on a line, and a network whose layer "flat" hands them on unchanged.
+
+    The network says class 1 for everything.
+    """
+    from ebe_utils import ImageSet
+
+    net = nn.Sequential(OrderedDict(flat=nn.Flatten(), head=nn.Linear(2, 3)))
+    with torch.no_grad():
+        net.head.weight.zero_()
+        net.head.bias.copy_(torch.tensor([0., 1., 0.]))
+    at = torch.tensor([[0., 0.], [1., 0.], [3., 0.], [6., 0.], [10., 0.]])
+    return net.eval(), ImageSet(at, np.array([2, 1, 0, 0, 2]), ("a", "b", "<c>"), "points")
+
+
+@pytest.fixture(scope="session")
+def same_neighbors():
+    """A check of neighbours against scikit-learn in float64; they may differ only where distances are nearly equal."""
+    def check(indices, train, queries, metric, rtol=1e-6):
+        train, queries = np.asarray(train, np.float64), np.asarray(queries, np.float64)
+        k = indices.shape[1]
+        oracle = NearestNeighbors(n_neighbors=k, metric=metric, algorithm="brute").fit(train)
+        exact, expected = oracle.kneighbors(queries)
+        mine = np.take_along_axis(pairwise_distances(queries, train, metric), indices.astype(int), 1)
+        differ = indices != expected
+        np.testing.assert_allclose(mine[differ], exact[differ], rtol=rtol, atol=1e-14)
+        assert all(len(set(row)) == k for row in indices.tolist()), "a training image appears twice in one row"
+        return differ.mean()
+
+    return check

@@ -1,0 +1,289 @@
+"""Step 5: votes, attributions and explanations, against scikit-learn's classifier and by hand."""
+
+import copy
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.neighbors import KNeighborsClassifier
+from torch import nn
+
+from ebe_utils import EBEClassifier, Explanation, ImageSet, embed, one_hot
+from ebe_utils.attribution import vote_weights
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def by_rank(distances):
+    """A function of the distances for `weights`: 1, 0.7, 0.49, ..."""
+    return np.ones_like(distances) * 0.7 ** np.arange(distances.shape[1])
+
+
+@pytest.fixture(scope="module")
+def ebe(trained, small):
+    return EBEClassifier(trained, layer=14, k=10).fit(small[0])
+
+
+# --- weights -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights, distances, expected", [
+    ("uniform", [[0, 1, 7, 9]], [[1 / 4] * 4]), ("distance", [[1, 2, 4]], [[4 / 7, 2 / 7, 1 / 7]]),
+    ("distance", [[0, 0, 2], [1, 1, 2]], [[1 / 2, 1 / 2, 0], [2 / 5, 2 / 5, 1 / 5]]),
+    (by_rank, [[5, 6]], [[10 / 17, 7 / 17]]),
+    (lambda d: d == d.min(1, keepdims=True), [[1, 1, 3]], [[1 / 2, 1 / 2, 0]])])
+def test_weights_by_hand(weights, distances, expected):
+    np.testing.assert_allclose(vote_weights(distances, weights), expected)
+
+
+@pytest.mark.parametrize("weights, error, words", [
+    (lambda d: -d, ValueError, "negative"), (lambda d: d * np.nan, ValueError, "NaN"),
+    (lambda d: d * np.inf, ValueError, "infinite"), (lambda d: 0 * d, ValueError, "a row without weight"),
+    (lambda d: d[0], ValueError, r"shape \(3,\) for distances of shape \(2, 3\)"),
+    ("distances", ValueError, "Did you mean 'distance'"), (None, ValueError, "is unknown")])
+def test_what_cannot_be_weights(weights, error, words):
+    with pytest.raises(error, match=words):
+        vote_weights(np.ones((2, 3)), weights)
+
+
+def test_one_hot():
+    assert one_hot([2, 0]).tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert one_hot(np.array([1]), 4).tolist() == [[0, 1, 0, 0]]
+
+
+# --- the classifier ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", ["uniform", "distance", by_rank])
+def test_attributions_are_weights_whose_vote_is_the_prediction(ebe, small, weights):
+    ebe = clone(ebe).set_params(weights=weights).fit(small[0])
+    found = ebe.attributions(small[1].images)
+    assert sp.issparse(found) and found.format == "csr" and found.shape == (60, 200)
+    dense = found.toarray()
+    np.testing.assert_allclose(dense.sum(1), 1)
+    assert (dense >= 0).all() and ((dense > 0).sum(1) == 10).all()
+    proba = ebe.predict_proba(small[1].images)
+    np.testing.assert_allclose(proba, dense @ np.eye(10)[small[0].labels])
+    np.testing.assert_array_equal(ebe.predict(small[1].images), proba.argmax(1))
+    distances, indices = ebe.kneighbors(small[1].images)
+    assert (np.diff(distances) >= 0).all()
+    np.testing.assert_allclose(np.take_along_axis(dense, indices, 1), vote_weights(distances, weights))
+
+
+@pytest.mark.parametrize("layer, metric, pooling", [(14, "cosine", "none"), (3, "euclidean", "none"),
+                                                    (9, "manhattan", "avg"), ("layer4", "cosine", "avg")])
+def test_predictions_are_scikit_learns_on_the_embeddings(trained, small, layer, metric, pooling):
+    ebe = EBEClassifier(trained, layer, k=7, metric=metric, pooling=pooling).fit(small[0])
+    images, labels = small[1].images, small[1].labels
+    train, test = (embed(trained, part.images, layer, pooling).astype(float) for part in small)
+    for weights in ("uniform", "distance", by_rank):
+        ebe.set_params(weights=weights)
+        knn = KNeighborsClassifier(7, weights=weights, metric=metric, algorithm="brute").fit(train, small[0].labels)
+        np.testing.assert_array_equal(ebe.predict(images), knn.predict(test))
+        np.testing.assert_allclose(ebe.predict_proba(images)[:, knn.classes_], knn.predict_proba(test), atol=1e-3)
+    assert ebe.score(images, labels) == knn.score(test, labels)
+
+
+def test_of_several_classes_with_most_votes_the_first_wins(points):
+    """At distance 1 on either side: the nearest by index has class 1, the next class 0."""
+    net, data = points
+    ebe = EBEClassifier(net, "flat", k=2, metric="euclidean").fit(data)
+    assert ebe.kneighbors([[2., 0.]])[1].tolist() == [[1, 2]]
+    assert ebe.predict_proba([[2., 0.]]).tolist() == [[1 / 2, 1 / 2, 0]] and ebe.predict([[2., 0.]]).tolist() == [0]
+
+
+def test_the_network_speaks_for_itself(ebe, trained, small):
+    with torch.inference_mode():
+        train, test = (trained(part.images / 255).argmax(1).numpy() for part in small)
+    np.testing.assert_array_equal(ebe.network_predict(small[1].images), test)
+    np.testing.assert_array_equal(ebe.network_predictions_, train)
+
+
+def test_attributes_after_fit(ebe, small):
+    assert ebe.layer_name_ == "layer3.1.conv1" and ebe.class_names_ == tuple("0123456789")
+    assert ebe.classes_.tolist() == list(range(10)) and ebe.train_ is small[0]
+    np.testing.assert_array_equal(ebe.labels_, small[0].labels)
+
+
+def test_images_in_all_forms_mean_the_same(ebe, small):
+    images = small[1].images[:5]
+    distances, indices = ebe.kneighbors(images)
+    for same in (images.numpy(), images / 255, (images / 255).numpy().astype(np.float64), (images / 255).tolist()):
+        again = ebe.kneighbors(same)
+        np.testing.assert_array_equal(again[1], indices)
+        np.testing.assert_allclose(again[0], distances, rtol=1e-3, atol=1e-6)
+    np.testing.assert_array_equal(ebe.kneighbors(images[2])[1], indices[2:3])
+
+
+def test_a_training_image_is_its_own_nearest_example(ebe, small):
+    distances, indices = ebe.kneighbors(small[0].images[:20], k=1)
+    assert indices[:, 0].tolist() == list(range(20)) and distances.max() < 1e-5
+
+
+def test_images_with_labels_instead_of_a_data_set(ebe, small, trained):
+    images = small[1].images[:9]
+    for given in ((small[0].images, small[0].labels), (small[0].images.numpy(), small[0].labels.tolist()),
+                  ((small[0].images, small[0].labels),)):
+        found = EBEClassifier(trained).fit(*given)
+        np.testing.assert_array_equal(found.predict_proba(images), ebe.predict_proba(images))
+
+
+def test_the_classifier_follows_scikit_learns_conventions(ebe, points):
+    net, data = points
+    mine = EBEClassifier(net, "flat", k=2, metric="euclidean")
+    assert set(mine.get_params(deep=False)) == {"model", "layer", "k", "metric", "weights", "pooling", "batch_size",
+                                                "device"}
+    copied = clone(mine)
+    assert copied.k == 2 and copied.layer == "flat"
+    with pytest.raises(NotFittedError):
+        copied.predict(data.images)
+    assert mine.fit(data) is mine
+    assert mine.set_params(k=1).predict(data.images).tolist() == [2, 1, 0, 0, 2]
+    np.testing.assert_array_equal(copied.fit(data).kneighbors(data.images)[1], mine.kneighbors(data.images, k=2)[1])
+
+
+def test_a_failed_fit_leaves_the_classifier_unfitted(points):
+    net, data = points
+    ebe = EBEClassifier(net, "flat", k=2, metric="euclidean")
+    one_class = ImageSet(data.images, np.zeros(5, int))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="predicts class 1, but the training set has 1 classes"):
+            ebe.fit(one_class)
+        with pytest.raises(NotFittedError):
+            ebe.predict(data.images)
+        ebe.fit(data)
+
+
+def test_the_network_is_not_changed(points):
+    net, data = points
+    net.train()
+    before = copy.deepcopy(net.state_dict())
+    ebe = EBEClassifier(net, "flat", k=2).fit(data)
+    ebe.explain(data.images[1])
+    assert net.training and not any(m._forward_hooks for m in net.modules())
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+
+
+def test_any_torch_classifier():
+    rng = np.random.default_rng(0)
+    rows, labels = rng.normal(size=(40, 5)).astype(np.float32), rng.integers(0, 2, 40)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(OrderedDict(hidden=nn.Linear(5, 16), act=nn.ReLU(), head=nn.Linear(16, 2)))
+    ebe = EBEClassifier(net, layer="act", k=3, metric="euclidean").fit(rows, labels)
+    hidden = np.maximum(rows @ net.hidden.weight.detach().numpy().T + net.hidden.bias.detach().numpy(), 0)
+    knn = KNeighborsClassifier(3).fit(hidden, labels)
+    np.testing.assert_array_equal(ebe.predict(rows), knn.predict(hidden))
+    assert "an input of shape (5,)" in ebe.explain(rows[0])._repr_html_()
+
+
+# --- explanations --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def explanation(points):
+    """Of the point (2, 0): distances 1, 1, 2 to the points 1, 2, 0, of classes b, a, <c>."""
+    net, data = points
+    return EBEClassifier(net, "flat", k=3, metric="euclidean", weights="distance").fit(data).explain([2., 0.])
+
+
+def test_explanation_by_hand(explanation, points):
+    assert explanation.indices.tolist() == [1, 2, 0] and explanation.labels.tolist() == [1, 0, 2]
+    np.testing.assert_allclose(explanation.distances, [1, 1, 2], rtol=1e-6)
+    np.testing.assert_allclose(explanation.weights, [0.4, 0.4, 0.2], rtol=1e-6)
+    np.testing.assert_allclose(explanation.proba, [0.4, 0.4, 0.2], rtol=1e-6)
+    assert (explanation.network_prediction, explanation.layer, explanation.layer_name, explanation.metric) == (
+        1, "flat", "flat", "euclidean")
+    assert explanation.classes == ("a", "b", "<c>") and explanation.image.tolist() == [2, 0]
+    assert torch.equal(explanation.examples, points[1].images[[1, 2, 0]])
+
+
+def test_agreement_is_that_of_ebe_and_network(points):
+    net, data = points
+    ebe = EBEClassifier(net, "flat", k=1, metric="euclidean").fit(data)
+    yes, no = ebe.explain(data.images[1]), ebe.explain(data.images[2:3])
+    assert (yes.prediction, yes.network_prediction, yes.agreement) == (1, 1, True)
+    assert (no.prediction, no.network_prediction, no.agreement) == (0, 1, False)
+
+
+def test_explanation_agrees_with_the_other_methods(ebe, small):
+    image = small[1].images[4]
+    explanation = ebe.explain(image)
+    np.testing.assert_array_equal(explanation.indices, ebe.kneighbors(image)[1][0])
+    np.testing.assert_allclose(explanation.proba, ebe.predict_proba(image)[0])
+    assert explanation.prediction == ebe.predict(image)[0]
+    assert explanation.network_prediction == ebe.network_predict(image)[0]
+
+
+def test_explanation_as_text(points):
+    net, data = points
+    ebe = EBEClassifier(net, "flat", k=2, metric="euclidean", weights="distance").fit(data)
+    lines = str(ebe.explain([9., 0.])).splitlines()
+    assert lines[0] == "Layer flat (flat). EBE predicts <c> (75% of the weight), the network b: another class."
+    assert lines[1].split() == ["rank", "index", "class", "weight", "euclidean", "distance"]
+    assert [line.split() for line in lines[2:]] == [["1", "4", "<c>", "0.750", "1.0000"],
+                                                    ["2", "3", "a", "0.250", "3.0000"]]
+    assert repr(ebe.explain([9., 0.])) == "Explanation(layer='flat', k=2, metric='euclidean')"
+
+
+def test_explanation_needs_no_images():
+    one = np.array([0])
+    explanation = Explanation(one, one, one + 1.0, one * 1.0, one + 1.0, 0, 0, ("a",), 1, "conv", "cosine")
+    assert "EBE predicts a (100% of the weight), the network a: the same." in str(explanation)
+
+
+def test_explanation_as_html(explanation, ebe, small):
+    found = explanation._repr_html_()
+    assert "&lt;c&gt;" in found and "<c>" not in found and found.count("<tr>") == 4
+    found = ebe.explain(small[1].images[0])._repr_html_()
+    assert found.count("data:image/png;base64,") == 11
+
+
+# --- what is refused -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options, error, words", [
+    ({"k": 0}, ValueError, "k=0"), ({"k": 201}, ValueError, "there are 200 training images"),
+    ({"k": "10"}, TypeError, "k='10' is a str"), ({"layer": 21}, ValueError, "from 1 to 20"),
+    ({"layer": "layer9"}, ValueError, "Did you mean 'layer"),
+    ({"metric": "cos"}, ValueError, "Did you mean 'cosine'"), ({"weights": "even"}, ValueError, "is unknown"),
+    ({"pooling": "max"}, ValueError, "is unknown"), ({"batch_size": 0}, ValueError, "of at least 1"),
+    ({"device": "gpu"}, ValueError, "cannot be used here")])
+def test_parameters_that_are_refused(trained, small, options, error, words):
+    with pytest.raises(error, match=words):
+        EBEClassifier(trained, **options).fit(small[0])
+
+
+@pytest.mark.parametrize("images, error, words", [
+    (np.zeros((1, 8, 8), np.uint8), ValueError, r"\(1, 8, 8\) do not fit.*\(1, 28, 28\)"),
+    (np.zeros((28, 28), np.uint8), ValueError, r"\(28, 28\) do not fit"),
+    (np.zeros((0, 1, 28, 28), np.uint8), ValueError, "are empty"),
+    (np.full((1, 28, 28), 255.), ValueError, "between 0 and 1.*Divide by 255"),
+    (np.full((1, 28, 28), -0.5), ValueError, "between 0 and 1"),
+    (np.full((1, 28, 28), np.nan), ValueError, "NaN"), (np.ones((1, 28, 28), int), TypeError, "dtype torch.int64"),
+    (np.full((1, 28, 28), "x"), TypeError, "dtype <U1")])
+def test_images_that_are_refused(ebe, images, error, words):
+    for method in (ebe.predict, ebe.kneighbors, ebe.attributions, ebe.network_predict, ebe.explain):
+        with pytest.raises(error, match=words):
+            method(images)
+
+
+def test_integers_where_the_training_images_are_floats(points):
+    net, data = points
+    with pytest.raises(TypeError, match="the training images torch.float32"):
+        EBEClassifier(net, "flat", k=1).fit(data).predict(np.array([[1, 0]]))
+
+
+def test_explain_takes_one_image(ebe, small):
+    with pytest.raises(ValueError, match="one image, not 2"):
+        ebe.explain(small[1].images[:2])
+
+
+def test_another_layer_after_fit_is_noticed(trained, small):
+    ebe = EBEClassifier(trained, layer=14).fit(small[0]).set_params(layer=1)
+    with pytest.raises(ValueError, match="same layer and pooling"):
+        ebe.predict(small[1].images)

@@ -1,0 +1,175 @@
+"""Step 3: embeddings are what a layer puts out, taken in one pass that leaves the network as it was."""
+
+import copy
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from ebe_utils import conv_layers, embed
+from ebe_utils.embeddings import feature_maps, iter_embeddings
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def images(small):
+    return small[1].images[:9]
+
+
+def test_first_layer_by_hand(trained, images):
+    pixels = (images / 255 - trained.mean) / trained.std
+    with torch.inference_mode():
+        expected = F.conv2d(pixels, trained.conv1.weight, stride=2, padding=3)
+    found = embed(trained, images, 1)
+    assert found.shape == (9, 64 * 14 * 14) and found.dtype == np.float32
+    np.testing.assert_allclose(found.reshape(9, 64, 14, 14), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_every_layer_equals_torchvisions_feature_extractor(trained, images):
+    names = conv_layers(trained)
+    extractor = create_feature_extractor(trained, {name: name for name in names.values()}).eval()
+    with torch.inference_mode():
+        expected = extractor(images / 255)
+    found = embed(trained, images, batch_size=4)
+    assert list(found) == list(range(1, 21))
+    for layer, name in names.items():
+        np.testing.assert_allclose(found[layer], expected[name].flatten(1), rtol=1e-3, atol=1e-3, err_msg=name)
+
+
+def test_dimensions_run_over_channels_rows_and_columns(trained, images):
+    maps = feature_maps(trained, images, 6)
+    assert maps.shape == (9, 128, 4, 4)
+    np.testing.assert_array_equal(embed(trained, images, 6)[:, 37 * 16 + 2 * 4 + 3], maps[:, 37, 2, 3])
+
+
+def test_average_pooling_is_the_mean_over_positions(trained, images):
+    found = embed(trained, images, [6, "fc"], pooling="avg")
+    np.testing.assert_allclose(found[6], feature_maps(trained, images, 6).mean((2, 3)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found["fc"], embed(trained, images, "fc"))
+
+
+def test_batch_size_changes_rounding_only(trained, images):
+    whole, ones = (embed(trained, images, [1, 14, 20], batch_size=size) for size in (100, 1))
+    for layer in whole:
+        np.testing.assert_allclose(whole[layer], ones[layer], rtol=1e-3, atol=1e-3)
+
+
+def test_layers_by_number_name_and_list(trained, images):
+    by_number = embed(trained, images, 14)
+    np.testing.assert_array_equal(embed(trained, images, "layer3.1.conv1"), by_number)
+    np.testing.assert_array_equal(embed(trained, images, np.int64(14)), by_number)
+    both = embed(trained, images, ["fc", 14])
+    assert list(both) == ["fc", 14] and both["fc"].shape == (9, 10)
+    np.testing.assert_array_equal(both[14], by_number)
+
+
+def test_images_as_bytes_or_as_floats(trained, images):
+    expected = embed(trained, images, 20)
+    for same in (images.numpy(), images / 255, (images / 255).double().numpy()):
+        np.testing.assert_allclose(embed(trained, same, 20), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_one_pass_for_all_layers(trained, images):
+    seen = []
+    handle = trained.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    try:
+        rows = [rows for rows, _, _ in iter_embeddings(trained, images, "all", batch_size=4)]
+    finally:
+        handle.remove()
+    assert seen == [4, 4, 1] and rows == [slice(0, 4), slice(4, 8), slice(8, 9)]
+
+
+def test_logits_are_the_networks_output(trained, images):
+    with torch.inference_mode():
+        expected = trained(images / 255)
+    for _, _, logits in iter_embeddings(trained, images, [14]):
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_in_place_operations_do_not_reach_what_was_kept(tiny_net, stripes):
+    """The batch norm's output is overwritten by the ReLU that follows."""
+    images = stripes[1].images
+    found = embed(tiny_net, images, ["norm", "relu"])
+    with torch.inference_mode():
+        expected = tiny_net.norm(tiny_net.conv1(images / 255)).flatten(1)
+    np.testing.assert_allclose(found["norm"], expected, rtol=1e-5, atol=1e-5)
+    assert (found["norm"] < 0).any()
+    np.testing.assert_array_equal(found["relu"], found["norm"].clip(0))
+
+
+def test_the_network_is_left_as_it_was(tiny_net, stripes):
+    tiny_net.train()
+    tiny_net.norm.eval()
+    tiny_net.conv2.requires_grad_(False)
+    before, modes = copy.deepcopy(tiny_net.state_dict()), [m.training for m in tiny_net.modules()]
+    embed(tiny_net, stripes[1].images)
+    feature_maps(tiny_net, stripes[1].images, 1)
+    with pytest.raises(ValueError, match="no module"):
+        embed(tiny_net, stripes[1].images, ["conv1", "conv9"])
+    with pytest.raises(RuntimeError):
+        embed(tiny_net, stripes[1].images[:, :, :2, :2])  # too small for the second convolution
+    next(iter_embeddings(tiny_net, stripes[1].images, batch_size=4))
+    assert [m.training for m in tiny_net.modules()] == modes
+    assert all(torch.equal(before[k], v) for k, v in tiny_net.state_dict().items())
+    assert [p.requires_grad for p in tiny_net.conv2.parameters()] == [False] * 2
+    assert tiny_net.conv1.weight.requires_grad and tiny_net.conv1.weight.grad is None
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in tiny_net.modules())
+
+
+def test_evaluation_mode_is_used(tiny_net, stripes):
+    """A batch norm in training mode would mix the images of a batch."""
+    alone = embed(tiny_net.train(), stripes[1].images[:1], "norm")
+    np.testing.assert_allclose(embed(tiny_net, stripes[1].images, "norm")[:1], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_the_network_may_be_used_between_two_batches(tiny_net, stripes):
+    found = []
+    for _, batch, _ in iter_embeddings(tiny_net, stripes[1].images, [1], batch_size=8):
+        found.append(batch[1].numpy())
+        with torch.no_grad():
+            tiny_net(torch.zeros(1, 1, 8, 8))
+    np.testing.assert_allclose(np.concatenate(found), embed(tiny_net, stripes[1].images, 1), rtol=1e-4, atol=1e-5)
+
+
+class Twice(nn.Module):
+    """Uses one layer twice, one never, and one that puts out two tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared, self.unused = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.lstm = nn.LSTM(4, 4, batch_first=True)
+
+    def forward(self, x):
+        return self.lstm(self.shared(self.shared(x.flatten(1)))[:, None])[0][:, 0]
+
+
+@pytest.mark.parametrize("layer, words", [("shared", "runs 2 times"), ("unused", "runs 0 times"),
+                                          ("lstm", "puts out tuple, not one tensor")])
+def test_layers_without_one_output_per_image_are_refused(layer, words):
+    net = Twice()
+    with pytest.raises(ValueError, match=f"layer '{layer}' {words}"):
+        embed(net, torch.rand(3, 4), layer)
+    assert not any(m._forward_hooks for m in net.modules())
+
+
+def test_any_network_with_named_layers():
+    net = nn.Sequential(OrderedDict(hidden=nn.Linear(3, 4), act=nn.Tanh(), head=nn.Linear(4, 2)))
+    x = torch.rand(5, 3)
+    np.testing.assert_allclose(embed(net, x, "act"), torch.tanh(net.hidden(x)).detach(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("options, error, words", [
+    ({"pooling": "average"}, ValueError, "Did you mean 'avg'"), ({"batch_size": 0}, ValueError, "of at least 1"),
+    ({"batch_size": 2.0}, TypeError, "is a float"), ({"layers": []}, ValueError, "layers is empty"),
+    ({"layers": [1, 3]}, ValueError, "from 1 to 2"), ({"device": "gpu"}, ValueError, "cannot be used here"),
+    ({"images": np.zeros((0, 1, 8, 8))}, ValueError, "are empty"),
+    ({"images": np.full((2, 1, 8, 8), np.nan)}, ValueError, "NaN"),
+    ({"images": [["a"]]}, TypeError, "dtype <U1")])
+def test_what_embed_refuses(tiny_net, options, error, words):
+    with pytest.raises(error, match=words):
+        embed(**{"model": tiny_net, "images": torch.rand(2, 1, 8, 8)} | options)

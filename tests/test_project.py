@@ -1,0 +1,40 @@
+"""The files around the package agree with each other."""
+
+import re
+import tomllib
+
+import yaml
+
+from ebe_utils.pipeline import CHECKOUT
+
+CONDA = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}
+
+
+def test_environment_and_pyproject_ask_for_the_same():
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    wanted = {*project["dependencies"], *project["optional-dependencies"]["test"],
+              f"python{project['requires-python']}"}
+    conda = yaml.safe_load((CHECKOUT / "environment.yml").read_text())["dependencies"]
+    renamed = {re.sub(r"^[\w-]+", lambda m: CONDA.get(m[0], m[0]), line) for line in conda if line != "pip"}
+    assert renamed == wanted
+
+
+def test_every_dependency_is_pinned_without_an_address():
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    pins = dict(line.split("==") for line in (CHECKOUT / "constraints.txt").read_text().splitlines())
+    for wanted in (*project["dependencies"], *project["optional-dependencies"]["test"]):
+        assert re.match(r"[\w-]+", wanted)[0].lower() in {name.lower() for name in pins}
+    assert not re.search(r"://|@", (CHECKOUT / "constraints.txt").read_text())
+
+
+def test_readme_and_makefile_speak_of_the_same_targets():
+    targets = set(re.findall(r"^\.PHONY: (.*)$", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)[0].split())
+    used = set(re.findall(r"(?:^|`)make (\w+)", (CHECKOUT / "README.md").read_text(), re.MULTILINE))
+    assert {"run", "test", "notebooks"} <= used <= targets
+
+
+def test_links_of_the_readme_lead_to_files():
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)\)|src=\"(?!https?:)([^\"]+)\"", (CHECKOUT / "README.md").read_text())
+    assert links
+    for link in links:
+        assert (CHECKOUT / (link[0] or link[1])).exists(), link

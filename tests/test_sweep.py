@@ -1,0 +1,211 @@
+"""Step 6: every layer and every k from one pass, against the classifier and scikit-learn."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from sklearn.neighbors import KNeighborsClassifier
+
+from ebe_utils import EBEClassifier, ImageSet, embed, layer_neighbors, layer_sweep, sweep, sweep_table
+from ebe_utils.sweep import LayerNeighbors
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+K = 15
+
+
+@pytest.fixture(scope="module")
+def found(trained, small):
+    return layer_neighbors(trained, *small, k=K, shard=64, progress=False)
+
+
+@pytest.fixture(scope="module")
+def table(found):
+    return sweep_table(found, range(1, K + 1))
+
+
+def row(table, layer, k):
+    return table[(table["layer"] == layer) & (table["k"] == k)].iloc[0]
+
+
+def test_neighbors_of_every_layer_are_scikit_learns(found, trained, small, same_neighbors):
+    train, test = (embed(trained, part.images) for part in small)
+    assert list(found.names) == list(range(21)) and found.names[14] == "layer3.1.conv1"
+    for layer in range(1, 21):
+        assert found.indices[layer].shape == found.distances[layer].shape == (60, K)
+        assert same_neighbors(found.indices[layer], train[layer], test[layer], "cosine", rtol=1e-4) < 0.01
+        assert found.dimensions[layer] == train[layer].shape[1]
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
+def test_neighbors_by_other_metrics(trained, small, metric, same_neighbors):
+    found = layer_neighbors(trained, *small, [14, "avgpool"], 5, metric, pixels=False, shard=70, progress=False)
+    assert list(found.names) == [14, "avgpool"] and found.metric == metric
+    for layer in found.names:
+        train, test = (embed(trained, part.images, layer) for part in small)
+        assert same_neighbors(found.indices[layer], train, test, metric, rtol=1e-4) < 0.01
+
+
+@pytest.mark.parametrize("layer, k", [(1, 1), (8, 4), (14, 10), (20, 15)])
+def test_accuracy_and_agreement_are_the_classifiers(table, trained, small, layer, k):
+    ebe = EBEClassifier(trained, layer, k).fit(small[0])
+    predicted, network = ebe.predict(small[1].images), ebe.network_predict(small[1].images)
+    line = row(table, layer, k)
+    assert line["accuracy"] == (predicted == small[1].labels).mean()
+    assert line["agreement"] == (predicted == network).mean()
+    assert line["network_accuracy"] == (network == small[1].labels).mean()
+    assert line["name"] == ebe.layer_name_ and line["dimension"] == ebe._index.train.rows.shape[1]
+
+
+def test_raw_pixels_are_layer_0(table, small):
+    train, test = (part.images.numpy().reshape(len(part), -1) / 255 for part in small)
+    for k in (1, 5, 15):
+        knn = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(train, small[0].labels)
+        assert row(table, 0, k)["accuracy"] == knn.score(test, small[1].labels)
+    assert row(table, 0, 1)["name"] == "pixels" and row(table, 0, 1)["dimension"] == 784
+
+
+def test_the_table_is_tidy(table):
+    assert list(table.columns) == ["layer", "name", "dimension", "k", "accuracy", "agreement", "network_accuracy"]
+    assert len(table) == 21 * K and not table[["layer", "k"]].duplicated().any()
+    assert table["network_accuracy"].nunique() == 1
+
+
+def test_layer_sweep_is_neighbors_and_table_in_one(table, trained, small):
+    found = layer_sweep(trained, *small, layers=[8, 14], ks=(3, 10), progress=False)
+    assert len(found) == 6
+    for _, line in found.iterrows():
+        assert line["accuracy"] == row(table, line["layer"], line["k"])["accuracy"]
+
+
+@pytest.mark.parametrize("weights", ["distance", lambda d: np.exp(-d / d.max(1, keepdims=True))])
+def test_weighted_votes_are_the_classifiers(found, trained, small, weights):
+    for layer, k in ((14, 10), (3, 4), (20, 1)):
+        expected = EBEClassifier(trained, layer, k, weights=weights).fit(small[0]).predict(small[1].images)
+        np.testing.assert_array_equal(found.votes(layer, weights)[:, k - 1], expected)
+        assert found.accuracy(layer, k, weights) == (expected == small[1].labels).mean()
+
+
+def test_one_pass_over_each_set(trained, small):
+    seen = []
+    handle = trained.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    try:
+        layer_neighbors(trained, *small, k=3, batch_size=100, progress=False)
+    finally:
+        handle.remove()
+    assert seen == [1, 60, 100, 100]  # a probe of the dimensions, the test images, the training images
+
+
+def test_several_passes_give_the_same(found, trained, small, monkeypatch):
+    monkeypatch.setattr(sweep.psutil, "virtual_memory", lambda: SimpleNamespace(available=30_000_000))
+    groups, seen = sweep._groups(found.dimensions, 124), []
+    assert len(groups) > 1 and [layer for group in groups for layer in group] == list(found.dimensions)
+    handle = trained.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    try:
+        again = layer_neighbors(trained, *small, k=K, shard=64, progress=False)
+    finally:
+        handle.remove()
+    assert sum(seen) > 2 * 260
+    for layer in found.names:
+        np.testing.assert_array_equal(again.indices[layer], found.indices[layer])
+    np.testing.assert_array_equal(again.network, found.network)
+
+
+@pytest.mark.parametrize("shard, batch_size", [(1, 13), (10_000, 256)])
+def test_shards_and_batches_do_not_matter(found, trained, small, shard, batch_size):
+    again = layer_neighbors(trained, *small, [1, 14], K, shard=shard, batch_size=batch_size, progress=False)
+    for layer in (0, 1, 14):
+        assert (again.indices[layer] != found.indices[layer]).mean() < 0.01
+        np.testing.assert_allclose(again.distances[layer], found.distances[layer], rtol=1e-3, atol=1e-6)
+
+
+def test_explanations_are_the_classifiers(found, trained, small):
+    ebe = EBEClassifier(trained, 14, 6, weights="distance").fit(small[0])
+    expected = ebe.explain(small[1].images[11])
+    mine = found.explain(*small, 11, layer=14, k=6, weights="distance")
+    np.testing.assert_array_equal(mine.indices, expected.indices)
+    np.testing.assert_array_equal(mine.labels, expected.labels)
+    for name in ("weights", "distances", "proba"):
+        np.testing.assert_allclose(getattr(mine, name), getattr(expected, name), rtol=1e-3, atol=1e-6)
+    for name in ("prediction", "network_prediction", "classes", "layer", "layer_name", "metric"):
+        assert getattr(mine, name) == getattr(expected, name)
+    assert torch.equal(mine.image, expected.image) and torch.equal(mine.examples, expected.examples)
+
+
+def test_explanations_decide_ties_as_the_votes_do():
+    """Sums of shares like 1/11 depend on the order of summation, counts of votes do not."""
+    rng = np.random.default_rng(0)
+    n, k, labels = 400, 23, np.arange(50) % 4
+    data = ImageSet(np.zeros((50, 1, 2, 2), np.uint8), labels)
+    test = data.subset(np.arange(n) % 50)
+    found = LayerNeighbors({1: "conv"}, {1: rng.integers(0, 50, (n, k))}, {1: np.sort(rng.random((n, k)), 1)}, labels,
+                           test.labels, test.labels, {1: 4})
+    for j in (11, 22, 23):
+        counts = np.array([np.bincount(labels[row], minlength=4) for row in found.indices[1][:, :j]])
+        np.testing.assert_array_equal(found.votes(1)[:, j - 1], counts.argmax(1))
+        mine = [found.explain(data, test, i, layer=1, k=j).prediction for i in range(n)]
+        np.testing.assert_array_equal(mine, counts.argmax(1))
+
+
+def test_votes_by_hand():
+    found = LayerNeighbors({1: "conv"}, {1: np.array([[3, 0, 1, 2]])}, {1: np.array([[1., 2., 2.5, 4.]])},
+                           np.array([0, 0, 1, 2]), np.array([0]), np.array([2]), {1: 4})
+    assert found.votes(1).tolist() == [[2, 0, 0, 0]]  # 2 | 2 0: a tie, the smaller | 2 0 0 | 2 0 0 1
+    assert found.votes(1, "distance").tolist() == [[2, 2, 2, 2]]  # 1 for class 2, 1/2 + 1/2.5 for class 0
+    assert (found.accuracy(1, 1), found.accuracy(1, 2), found.network_accuracy) == (0, 1, 0)
+
+
+def test_saved_neighbors_come_back(found, tmp_path):
+    found.save(tmp_path / "neighbors.safetensors")
+    again = LayerNeighbors.load(tmp_path / "neighbors.safetensors")
+    assert (again.names, again.dimensions, again.metric) == (found.names, found.dimensions, found.metric)
+    for layer in found.names:
+        np.testing.assert_array_equal(again.indices[layer], found.indices[layer])
+        np.testing.assert_array_equal(again.distances[layer], found.distances[layer])
+        assert again.indices[layer].dtype == np.int32 and again.distances[layer].dtype == np.float32
+    assert sweep_table(again, (1, 10)).equals(sweep_table(found, (1, 10)))
+
+
+def test_layers_given_as_an_array_can_be_saved(trained, small, tmp_path):
+    found = layer_neighbors(trained, *small, np.array([2, 14]), 3, pixels=False, progress=False)
+    found.save(tmp_path / "neighbors")
+    assert LayerNeighbors.load(tmp_path / "neighbors").names == {2: "layer1.0.conv1", 14: "layer3.1.conv1"}
+
+
+def test_files_that_are_no_saved_neighbors(found, tmp_path):
+    path = tmp_path / "neighbors.safetensors"
+    with pytest.raises(FileNotFoundError):
+        LayerNeighbors.load(path)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="neighbors.safetensors"):
+        LayerNeighbors.load(path)
+    found.save(path)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="neighbors.safetensors is damaged"):
+        LayerNeighbors.load(path)
+
+
+@pytest.mark.parametrize("options, error, words", [
+    ({"layers": [21]}, ValueError, "from 1 to 20"), ({"layers": [0]}, ValueError, "from 1 to 20"),
+    ({"layers": []}, ValueError, "layers is empty"), ({"layers": ["conv9"]}, ValueError, "is no module"),
+    ({"ks": []}, ValueError, "ks is empty"), ({"ks": [0, 3]}, ValueError, "k=0"),
+    ({"ks": [201]}, ValueError, "there are 200 training images"), ({"ks": [1.5]}, TypeError, "is a float"),
+    ({"metric": "cosines"}, ValueError, "Did you mean 'cosine'"), ({"pooling": "max"}, ValueError, "is unknown"),
+    ({"batch_size": 0}, ValueError, "of at least 1"), ({"weights": "even"}, ValueError, "is unknown")])
+def test_what_a_sweep_refuses(trained, small, options, error, words):
+    with pytest.raises(error, match=words):
+        layer_sweep(trained, *small, **{"layers": [20], "ks": [1], "pixels": False, "progress": False} | options)
+
+
+def test_test_images_of_another_size_are_refused(trained, small):
+    with pytest.raises(ValueError, match=r"\(1, 8, 8\) do not fit training images of shape \(1, 28, 28\)"):
+        layer_sweep(trained, small[0], ImageSet(np.zeros((2, 8, 8), np.uint8), [0, 1]))
+
+
+def test_more_examples_than_were_searched(found, small):
+    with pytest.raises(ValueError, match="k=16"):
+        sweep_table(found, [16])
+    with pytest.raises(ValueError, match="k=16"):
+        found.explain(*small, 0, k=16)
