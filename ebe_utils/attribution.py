@@ -10,10 +10,11 @@ import scipy.sparse as sp
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from .checks import one_of
 from .data import as_image_set
 from .embeddings import embed, iter_embeddings
 from .model import as_batch, layer_name
-from .neighbors import Index, check_k, one_of
+from .neighbors import METRICS, Index, check_k
 
 WEIGHTS = ("uniform", "distance")
 
@@ -79,6 +80,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         train = as_image_set(train_set, y)
         self.layer_name_ = layer_name(self.model, self.layer)
         check_k(self.k, len(train))
+        one_of("metric", self.metric, METRICS)
         if not callable(self.weights):
             one_of("weights", self.weights, WEIGHTS)
         self.train_, self.labels_ = train, train.labels

@@ -254,8 +254,15 @@ def test_explanation_as_html(explanation, ebe, small):
     ({"pooling": "max"}, ValueError, "is unknown"), ({"batch_size": 0}, ValueError, "of at least 1"),
     ({"device": "gpu"}, ValueError, "cannot be used here")])
 def test_parameters_that_are_refused(trained, small, options, error, words):
-    with pytest.raises(error, match=words):
-        EBEClassifier(trained, **options).fit(small[0])
+    """Before any work: the network is not run."""
+    seen = []
+    handle = trained.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    try:
+        with pytest.raises(error, match=words):
+            EBEClassifier(trained, **options).fit(small[0])
+    finally:
+        handle.remove()
+    assert not seen
 
 
 @pytest.mark.parametrize("images, error, words", [

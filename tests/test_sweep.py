@@ -195,8 +195,15 @@ def test_files_that_are_no_saved_neighbors(found, tmp_path):
     ({"metric": "cosines"}, ValueError, "Did you mean 'cosine'"), ({"pooling": "max"}, ValueError, "is unknown"),
     ({"batch_size": 0}, ValueError, "of at least 1"), ({"weights": "even"}, ValueError, "is unknown")])
 def test_what_a_sweep_refuses(trained, small, options, error, words):
-    with pytest.raises(error, match=words):
-        layer_sweep(trained, *small, **{"layers": [20], "ks": [1], "pixels": False, "progress": False} | options)
+    """Before any work: the network is not run."""
+    seen = []
+    handle = trained.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    try:
+        with pytest.raises(error, match=words):
+            layer_sweep(trained, *small, **{"layers": [20], "ks": [1], "pixels": False, "progress": False} | options)
+    finally:
+        handle.remove()
+    assert sum(seen) <= 1
 
 
 def test_test_images_of_another_size_are_refused(trained, small):
