@@ -35,7 +35,7 @@ def test_neighbors_of_every_layer_are_scikit_learns(found, trained, small, same_
     assert list(found.names) == list(range(21)) and found.names[14] == "layer3.1.conv1"
     for layer in range(1, 21):
         assert found.indices[layer].shape == found.distances[layer].shape == (60, K)
-        assert same_neighbors(found.indices[layer], train[layer], test[layer], "cosine", rtol=1e-4) < 0.01
+        assert same_neighbors(found.indices[layer], train[layer], test[layer], "cosine", rtol=2e-5) < 0.01
         assert found.dimensions[layer] == train[layer].shape[1]
 
 
@@ -45,7 +45,7 @@ def test_neighbors_by_other_metrics(trained, small, metric, same_neighbors):
     assert list(found.names) == [14, "avgpool"] and found.metric == metric
     for layer in found.names:
         train, test = (embed(trained, part.images, layer) for part in small)
-        assert same_neighbors(found.indices[layer], train, test, metric, rtol=1e-4) < 0.01
+        assert same_neighbors(found.indices[layer], train, test, metric, rtol=2e-5) < 0.01
 
 
 @pytest.mark.parametrize("layer, k", [(1, 1), (8, 4), (14, 10), (20, 15)])
