@@ -3,6 +3,8 @@
 import difflib
 import numbers
 
+import numpy as np
+
 
 def did_you_mean(value, allowed):
     """' Did you mean ...?' for the nearest allowed word, or an empty string."""
@@ -27,6 +29,13 @@ def integer(name, value, low=None, high=None, why=""):
     if (low is not None and value < low) or (high is not None and value > high):
         raise ValueError(f"{name}={value} is out of range; pass an integer {bounds}{why}.")
     return int(value)
+
+
+def boolean(name, value):
+    """`value` as a bool; TypeError for anything else, "false" and 0 included."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; pass True or False.")
+    return bool(value)
 
 
 def real(name, value, above=0.0):

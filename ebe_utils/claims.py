@@ -57,7 +57,7 @@ def check_claims(sweep, dataset, k=10):
     row = grid.loc[best]
     ten = row.get(10, at[best])
     claim("7", "CIFAR-10: k = 10 is a good compromise (half a point above k = 1, no larger k half a point better)",
-          {"cifar10"}, f"layer {best}: k = 1 {row[ks[0]]:.4f}, k = 10 {ten:.4f}, best larger k "
+          {"cifar10"}, f"layer {best}: k = {ks[0]} {row[ks[0]]:.4f}, k = 10 {ten:.4f}, best larger k "
           f"{row[[j for j in ks if j >= 10]].max() if max(ks) >= 10 else ten:.4f}",
           ten - row[ks[0]] >= PAR / 2 and row[[j for j in ks if j >= 10]].max() - ten <= PAR / 2)
     enough = [j for j in table.columns if table[j].max() >= network]

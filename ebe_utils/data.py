@@ -194,7 +194,7 @@ def _hold_out(data, seed):
         train, test = train_test_split(np.arange(len(data)), test_size=0.2, stratify=data.labels, random_state=seed)
     except ValueError as error:
         raise DataError(f"{data.name} cannot be split into training and test images: {error} "
-                        "Give each class at least two images, or make train/ and test/ folders.") from None
+                        "Give each class at least five images, or make train/ and test/ folders.") from None
     return data.subset(np.sort(train)), data.subset(np.sort(test))
 
 

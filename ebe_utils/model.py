@@ -3,7 +3,9 @@
 import contextlib
 import copy
 import json
+import numbers
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +56,7 @@ def resnet18(train_set, stem="imagenet", seed=0):
         raise ValueError(f"ResNet18 takes images (channels, height, width); these have shape {train_set.shape}.")
     integer("seed", seed, 0)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the GPUs' generators too
         model = ResNet18(train_set.shape[0], len(train_set.classes), stem)
     total = torch.zeros(2, train_set.shape[0], dtype=torch.float64)
     for images in train_set.images.split(4096):
@@ -130,8 +132,11 @@ def layer_names(model, layers="all"):
     """{layer as given: module name}; "all" means every convolution by number."""
     if isinstance(layers, str) and layers == "all":
         layers = list(conv_layers(model)) or [1]
-    elif isinstance(layers, str | int):
+    elif isinstance(layers, str | numbers.Integral):
         layers = [layers]
+    if not isinstance(layers, Iterable):
+        raise TypeError(f"layers={layers!r} is a {type(layers).__name__}; pass 'all', or a list of numbers and module "
+                        "names.")
     if len(layers := list(layers)) == 0:
         raise ValueError("layers is empty; pass 'all', or a list of numbers and module names.")
     names = [layer_name(model, layer) for layer in layers]

@@ -42,8 +42,7 @@ def run_notebooks(parameters, only=(), progress=print):
         given["run"] = run.name
     out = run.path / "notebooks"
     out.mkdir(exist_ok=True)
-    lock = run.lock(".sequence.lock")
-    try:
+    with run.lock(".sequence.lock"):
         for path in paths:
             start = time.perf_counter()
             known = papermill.inspect_notebook(path)
@@ -59,8 +58,6 @@ def run_notebooks(parameters, only=(), progress=print):
             part.replace(out / path.name)
             write_html(out / path.name)
             progress(f"{path.stem:<20} {time.perf_counter() - start:5.0f} s")
-    finally:
-        lock.release()
     return run
 
 

@@ -4,6 +4,7 @@
 notebooks and their HTML copies. A step whose manifest still matches is skipped: that is how a run resumes.
 """
 
+import contextlib
 import datetime
 import hashlib
 import importlib.metadata
@@ -231,15 +232,19 @@ class Run:
             checks.integer(name, getattr(p, name), 1, len(train_set), f" (there are {len(train_set)} training images)")
         return train_set, test_set
 
+    @contextlib.contextmanager
     def lock(self, name=".lock"):
-        """A lock held by one process at a time; RunError if another has it."""
+        """A lock for the time of a with block, held by one process at a time; RunError if another has it."""
         lock = filelock.FileLock(self.path / name)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
             raise RunError(f"another process is working in run {self.name} ({self.path}); wait for it to end, or "
                            "choose another name with the parameter run.") from None
-        return lock
+        try:
+            yield
+        finally:
+            lock.release()
 
     # --- steps ---
 
@@ -307,12 +312,13 @@ class Step:
         return self.folder / name
 
     def __enter__(self):
-        self._lock = self.run.lock()
+        self._lock = contextlib.ExitStack()
+        self._lock.enter_context(self.run.lock())
         try:
             self.folder.mkdir(exist_ok=True)
             (self.folder / "manifest.json").unlink(missing_ok=True)
         except OSError as error:
-            self._lock.release()
+            self._lock.close()
             raise RunError(f"run folder {self.folder} cannot be written ({error.strerror}).") from None
         self._start = time.perf_counter()
         return self
@@ -330,7 +336,7 @@ class Step:
                     "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
                 write_text(self.folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
         finally:
-            self._lock.release()
+            self._lock.close()
 
 
 def write_text(path, text):
@@ -346,7 +352,7 @@ def write_text(path, text):
 def _read_json(file):
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return found if isinstance(found, dict) and isinstance(found.get("outputs"), dict) else None
 

@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from .attribution import WEIGHTS, Explanation, one_hot, vote_weights
-from .checks import one_of
+from .checks import integer, one_of
 from .data import as_image_set
 from .embeddings import iter_embeddings
 from .model import layer_names, read_tensors, scale, write_tensors
@@ -59,8 +59,14 @@ class LayerNeighbors:
         return float((self.network == self.test_labels).mean())
 
     def explain(self, train_set, test_set, position, layer=14, k=10, weights="uniform"):
-        """The `Explanation` of the test image at `position`, without another search."""
-        check_k(k, self.indices[layer].shape[1])
+        """The `Explanation` of the test image at `position`, without another search.
+
+        Raises ValueError for a layer, k or position that was not searched.
+        """
+        if layer not in self.names:
+            raise ValueError(f"layer={layer!r} was not searched; choose one of {', '.join(map(repr, self.names))}.")
+        self._check_k(k)
+        integer("position", position, 0, len(self.test_labels) - 1, ", that of a test image")
         indices, distances = self.indices[layer][position, :k], self.distances[layer][position, :k]
         share = vote_weights(distances[None], weights)[0]
         # bincount adds in order, so that classes with equally many votes get equal sums, as in `votes`.
@@ -69,6 +75,10 @@ class LayerNeighbors:
                            proba=proba, prediction=int(proba.argmax()), network_prediction=int(self.network[position]),
                            classes=train_set.classes, layer=layer, layer_name=self.names[layer], metric=self.metric,
                            image=test_set.images[position], examples=train_set.images[indices])
+
+    def _check_k(self, k):
+        largest = next(iter(self.indices.values())).shape[1]
+        return integer("k", k, 1, largest, f" (so many neighbours were searched; search again with k={k} for more)")
 
     def save(self, path):
         """Write everything to one safetensors file."""
@@ -175,11 +185,10 @@ def sweep_table(neighbors, ks=range(1, 51), weights="uniform"):
     Columns: layer (0 for raw pixels), name, dimension, k, accuracy (share of test images that EBE gets right),
     agreement (share where EBE says what the network says), network_accuracy. Accuracies run from 0 to 1.
     """
-    rows = []
+    rows, ks = [], [neighbors._check_k(k) for k in ks]
     for layer, name in neighbors.names.items():
         votes = neighbors.votes(layer, weights)
         for k in ks:
-            check_k(k, votes.shape[1])
             rows.append({"layer": layer, "name": name, "dimension": neighbors.dimensions[layer], "k": k,
                          "accuracy": (votes[:, k - 1] == neighbors.test_labels).mean(),
                          "agreement": (votes[:, k - 1] == neighbors.network).mean(),

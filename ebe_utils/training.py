@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .checks import integer, one_of, real
+from .checks import boolean, integer, one_of, real
 from .data import as_image_set
 from .model import evaluating, freeze, on_device, read_tensors, scale, write_tensors
 
@@ -27,10 +27,11 @@ def train(model, train_set, test_set=None, epochs=60, batch_size=128, learning_r
     makes short trainings end well. augment: random shift by up to an eighth and horizontal flip.
     state: a file to save the training state to after each epoch, and to go on from where it exists: on the same
     machine an interrupted training ends with the same weights as an uninterrupted one. `seed` decides the order of
-    the images and their augmentation, epoch by epoch. On CUDA the forward pass is bfloat16 (autocast).
+    the images, their augmentation and the network's own chance (dropout), epoch by epoch. On CUDA the forward pass is
+    bfloat16 (autocast).
 
     history: epoch, train_loss and train_accuracy (running, over the epoch), test_loss and test_accuracy (if there
-    is a test_set), seconds. Raises ValueError if the state was saved with other settings.
+    is a test_set), seconds. Raises ValueError if the state was saved with other settings or images.
     """
     train_set = as_image_set(train_set)
     test_set = None if test_set is None else as_image_set(test_set)
@@ -38,7 +39,8 @@ def train(model, train_set, test_set=None, epochs=60, batch_size=128, learning_r
         "epochs": integer("epochs", epochs, 1), "batch_size": integer("batch_size", batch_size, 2),
         "learning_rate": real("learning_rate", learning_rate), "optimizer": one_of("optimizer", optimizer, OPTIMIZERS),
         "schedule": one_of("schedule", schedule, SCHEDULES),
-        "augment": bool(augment), "seed": integer("seed", seed, 0), "images": len(train_set)}
+        "augment": boolean("augment", augment), "seed": integer("seed", seed, 0),
+        "training images": train_set.fingerprint()[:12]}
     if len(train_set) < 2:
         raise ValueError("training needs at least two images, for batch normalisation.")
     net, device = on_device(model, device)
@@ -94,13 +96,17 @@ def _bar(epochs, done, progress):
 
 
 def _epoch(net, optim, images, labels, batch_size, rates, augment, seed, epoch):
-    generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+    chance = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+    generator = torch.Generator().manual_seed(chance)
     order = torch.randperm(len(images), generator=generator).to(images.device)
     if len(order) % batch_size == 1:  # batch normalisation cannot train on a batch of one
         order = order[:-1]
     total = torch.zeros(2, dtype=torch.float64, device=images.device if images.device.type != "mps" else "cpu")
     net.train()
-    with _fast_weight_gradients(net):
+    with torch.random.fork_rng([images.device] if images.is_cuda else []), _fast_weight_gradients(net):
+        torch.default_generator.manual_seed(chance)
+        if images.is_cuda:
+            torch.cuda.manual_seed(chance)
         batches = order.split(batch_size)
         for index, rate in zip(batches, np.linspace(*rates, len(batches), endpoint=False).tolist(), strict=True):
             for group in optim.param_groups:

@@ -76,6 +76,7 @@ def test_what_is_measured():
     assert found["3"] == "best layer 12 (0.9000, mean over k); best of 16 to 20 0.8000"
     assert found["5"] == "layer 16 +0.1000, layer 19 +0.1000, k = 10"
     assert found["6"] == "layers 14, 15, 16: 0.8000, 0.7500, 0.8000, k = 10"
+    assert found["7"] == "layer 12: k = 1 0.9000, k = 10 0.9000, best larger k 0.9000"
     assert found["8"].endswith("at some layer: 1")
     never = check_claims(table({(layer, None): 0.6 for layer in range(1, 21)}), "mnist").set_index("claim")["measured"]
     assert never["8"].endswith("at some layer: none")
@@ -85,6 +86,7 @@ def test_another_k():
     found = check_claims(table({(15, 3): 0.5, (16, 3): 0.5}), "cifar10", k=3).set_index("claim")
     assert found.loc["5", "verdict"] == found.loc["6", "verdict"] == "does not hold"
     assert found.loc["5", "measured"].endswith("k = 3")
+    assert "k = 5 0.8000" in check_claims(table(ks=[5, 10, 20]), "cifar10").set_index("claim").loc["7", "measured"]
 
 
 @pytest.mark.parametrize("sweep, k, words", [

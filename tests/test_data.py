@@ -260,7 +260,8 @@ def test_unreadable_image_is_named(tmp_path, name, damage):
     (lambda p: (draw_classes(p), (p / "eel").mkdir()), ["without images: eel"]),
     (lambda p: draw_classes(p / "train"), ["only one of train/ and test/"]),
     (lambda p: (draw_classes(p / "train"), draw_classes(p / "test", ("cat", "yak"))), ["train/ has not: yak"]),
-    (lambda p: draw_classes(p, n=1), ["cannot be split", "at least two images"])])
+    (lambda p: draw_classes(p, n=1), ["cannot be split", "at least five images"]),
+    (lambda p: draw_classes(p, ("cat", "dog", "eel"), n=3), ["cannot be split", "at least five images"])])
 def test_folders_that_are_no_data_set(tmp_path, make, words):
     make(tmp_path)
     with pytest.raises(DataError) as caught:

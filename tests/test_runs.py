@@ -323,9 +323,23 @@ def test_two_steps_at_once_are_refused():
 
 def test_a_lock_ends_with_its_block():
     run = Run.start()
-    with run.lock(".sequence.lock"), pytest.raises(RunError, match="another process"):
-        run.lock(".sequence.lock")
-    run.lock(".sequence.lock").release()
+    with run.lock(".sequence.lock"):
+        for _ in range(2):
+            with pytest.raises(RunError, match="another process"), run.lock(".sequence.lock"):
+                pass
+    with run.lock(".sequence.lock"):
+        pass
+
+
+def test_a_file_where_a_steps_folder_belongs():
+    run = Run.start()
+    (run.path / "train").write_text("in the way")
+    step = run.step("train")
+    assert step.todo
+    with pytest.raises(RunError, match="train cannot be written"), step:
+        pass
+    with run.lock():
+        pass
 
 
 def test_another_process_holds_the_run():

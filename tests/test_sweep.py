@@ -189,6 +189,7 @@ def test_files_that_are_no_saved_neighbors(found, tmp_path):
 
 @pytest.mark.parametrize("options, error, words", [
     ({"layers": [21]}, ValueError, "from 1 to 20"), ({"layers": [0]}, ValueError, "from 1 to 20"),
+    ({"layers": 3.5}, TypeError, "layers=3.5 is a float"), ({"layers": None}, TypeError, "layers=None"),
     ({"layers": []}, ValueError, "layers is empty"), ({"layers": ["conv9"]}, ValueError, "is no module"),
     ({"ks": []}, ValueError, "ks is empty"), ({"ks": [0, 3]}, ValueError, "k=0"),
     ({"ks": [201]}, ValueError, "there are 200 training images"), ({"ks": [1.5]}, TypeError, "is a float"),
@@ -212,7 +213,14 @@ def test_test_images_of_another_size_are_refused(trained, small):
 
 
 def test_more_examples_than_were_searched(found, small):
-    with pytest.raises(ValueError, match="k=16"):
-        sweep_table(found, [16])
-    with pytest.raises(ValueError, match="k=16"):
-        found.explain(*small, 0, k=16)
+    for ask in (lambda: sweep_table(found, [16]), lambda: found.explain(*small, 0, k=16)):
+        with pytest.raises(ValueError, match="from 1 to 15 .so many neighbours were searched; .* k=16"):
+            ask()
+
+
+def test_explanations_of_what_was_not_searched(found, small):
+    with pytest.raises(ValueError, match="layer=21 was not searched; choose one of"):
+        found.explain(*small, 0, layer=21)
+    for position in (-1, len(small[1])):
+        with pytest.raises(ValueError, match=f"position={position} is out of range"):
+            found.explain(*small, position)

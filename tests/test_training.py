@@ -174,6 +174,22 @@ def test_interrupted_sgd_ends_with_the_same_weights(stripes, tmp_path, monkeypat
     assert same_weights(quick(new_net(seed=5), stripes[0], state=state, **options), expected)
 
 
+def test_dropout_hangs_on_the_seed_and_is_taken_up_again(stripes, tmp_path, monkeypatch):
+    def net():
+        torch.manual_seed(3)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 3))
+
+    expected = quick(net(), stripes[0])
+    torch.manual_seed(11)
+    before, state = torch.get_rng_state(), tmp_path / "state"
+    start = net()
+    torch.set_rng_state(before)
+    interrupt_after_first_epoch(monkeypatch, lambda: quick(start, stripes[0], state=state))
+    assert torch.equal(torch.get_rng_state(), before), "the global generator is left alone"
+    assert same_weights(quick(net(), stripes[0], state=state), expected)
+    assert not same_weights(quick(net(), stripes[0], seed=1), expected)
+
+
 def test_more_epochs_go_on_from_the_state(stripes, tmp_path, new_net):
     state = tmp_path / "state"
     quick(new_net(), stripes[0], epochs=1, state=state)
@@ -197,15 +213,16 @@ def test_state_of_other_settings_is_refused(stripes, tmp_path, change, new_net):
 def test_state_of_something_else_is_refused(stripes, tmp_path, new_net):
     state = tmp_path / "state"
     quick(new_net(), stripes[0], state=state)
-    with pytest.raises(ValueError, match="images 48 then, 47 now"):
-        quick(new_net(), stripes[0].subset(np.arange(47)), state=state)
+    for other in (stripes[0].subset(np.arange(47)), replace(stripes[0], labels=np.roll(stripes[0].labels, 1))):
+        with pytest.raises(ValueError, match="training images .* then, .* now"):
+            quick(new_net(), other, state=state)
     with pytest.raises(ValueError, match="3 epochs are done"):
         quick(new_net(), stripes[0], epochs=2, state=state)
     quick(new_net(), stripes[0], state=tmp_path / "linear", schedule="linear")
     with pytest.raises(ValueError, match="epochs 3 then, 4 now"):
         quick(new_net(), stripes[0], epochs=4, state=tmp_path / "linear", schedule="linear")
     with pytest.raises(ValueError, match="of another network"):
-        quick(new_net(classes=4), replace(stripes[0], classes=tuple("abcd")), state=state)
+        quick(new_net(classes=4), stripes[0], state=state)
     state.write_bytes(state.read_bytes()[:-9])
     with pytest.raises(ValueError, match="state is damaged"):
         quick(new_net(), stripes[0], state=state)
@@ -219,6 +236,7 @@ def test_state_of_something_else_is_refused(stripes, tmp_path, new_net):
     ({"learning_rate": float("inf")}, ValueError, "learning_rate=inf is out of range"),
     ({"learning_rate": 0}, ValueError, "greater than 0"), ({"learning_rate": -0.1}, ValueError, "greater than 0"),
     ({"learning_rate": "0.1"}, TypeError, "is a str"), ({"learning_rate": True}, TypeError, "is a bool"),
+    ({"augment": "false"}, TypeError, "augment='false' is a str; pass True or False"),
     ({"epochs": 0}, ValueError, "of at least 1"), ({"epochs": 1.5}, TypeError, "is a float"),
     ({"batch_size": 1}, ValueError, "of at least 2"), ({"seed": -1}, ValueError, "of at least 0"),
     ({"schedule": "cosine"}, ValueError, "choose one of constant, linear"),
