@@ -1,12 +1,13 @@
 # make run   the notebooks in order, on real digits; variables are the parameters of the run:
 #            make run DATASET=mnist PROFILE=paper SEED=1
 # make test  lint, unit tests, the sequence, and nbval over the committed notebooks
+# make bench the layer sweep beside what one would write instead: make bench DATASET=mnist TRAIN=10000 TEST=2000
 # make notebooks  execute the committed notebooks anew, with the defaults, and the figures that go with them
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test notebooks clean
+.PHONY: run test bench notebooks clean
 
 # Every variable given on the command line is a parameter: DATASET=mnist means --dataset mnist.
 run: $(VENV)/installed
@@ -15,6 +16,9 @@ run: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/installed
+	@$(BIN)/python -m ebe_utils.bench $(filter-out PYTHON=%,$(MAKEOVERRIDES))
 
 notebooks: $(VENV)/installed
 	$(BIN)/python -m ebe_utils publish

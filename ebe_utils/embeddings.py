@@ -12,12 +12,14 @@ from .model import evaluating, layer_name, layer_names, on_device, scale
 POOLINGS = ("none", "avg")
 
 
-def iter_embeddings(model, images, layers="all", pooling="none", batch_size=256, device="auto"):
+def iter_embeddings(model, images, layers="all", pooling="none", batch_size=256, device="auto", into=None):
     """Yield (slice, {layer: embeddings}, logits) for one batch of images after another, in a single pass.
 
     layers: "all" (every convolution, by number), or a list of the paper's numbers and module names. embeddings:
     float32 tensors on `device`, (batch, dimension), of what the layer puts out, before batch normalisation and
     residual sum; flattened, or averaged over positions for pooling="avg". logits: the network's own output.
+    into: {layer: float32 tensor (rows, dimension)} to write the embeddings to, in place of new memory for each batch;
+    rows is a multiple of batch_size, or enough for all images, and is filled from the top again when it is full.
 
     The network is run in evaluation mode and left as it was. Raises ValueError for a layer that is not there, that
     runs more or less than once per forward pass, or whose output is not one tensor.
@@ -27,14 +29,14 @@ def iter_embeddings(model, images, layers="all", pooling="none", batch_size=256,
     images = as_tensor(images)
     check_values(images, "the images")
     model, device = on_device(model, device)
-    with _capture(model, layer_names(model, layers), pooling) as outputs:
+    with _capture(model, layer_names(model, layers), pooling, into) as outputs:
         for start in range(0, len(images), batch_size):
+            outputs.start = start
             # Afresh for each batch: a consumer may train the same network between two of them.
-            for kept in outputs.values():
-                kept.clear()
+            outputs.clear()
             with evaluating(model), torch.inference_mode():
                 logits = model(scale(images[start:start + batch_size].to(device)))
-            yield slice(start, start + len(logits)), _collect(outputs), logits
+            yield slice(start, start + len(logits)), outputs.collect(), logits
 
 
 def embed(model, images, layers="all", pooling="none", batch_size=256, device="auto"):
@@ -43,13 +45,28 @@ def embed(model, images, layers="all", pooling="none", batch_size=256, device="a
     One layer, not in a list, gives its array alone.
     """
     single = isinstance(layers, int | np.integer) or isinstance(layers, str) and layers != "all"
-    images, out = as_tensor(images), {}
-    for rows, batch, _ in iter_embeddings(model, images, [layers] if single else layers, pooling, batch_size, device):
-        for layer, values in batch.items():
-            if layer not in out:
-                out[layer] = np.empty((len(images), values.shape[1]), np.float32)
-            out[layer][rows] = values.cpu().numpy()
+    images = as_tensor(images)
+    wanted = [layers] if single else layers
+    dimensions, _ = probe(model, images, wanted, pooling, device)
+    out = {layer: torch.empty(len(images), d) for layer, d in dimensions.items()}
+    for _ in iter_embeddings(model, images, wanted, pooling, batch_size, device, out):
+        pass
+    out = {layer: values.numpy() for layer, values in out.items()}
     return out[layers] if single else out
+
+
+def probe(model, images, layers="all", pooling="none", device="auto"):
+    """({layer: dimension}, bytes that the largest output of any module takes for one image), from one image."""
+    sizes = []
+    hooks = [module.register_forward_hook(
+        lambda m, args, out: sizes.append(out.nbytes) if isinstance(out, torch.Tensor) else None)
+        for module in model.modules()]
+    try:
+        _, found, _ = next(iter_embeddings(model, images[:1], layers, pooling, device=device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {layer: values.shape[1] for layer, values in found.items()}, max(sizes, default=0)
 
 
 def feature_maps(model, images, layer, device="auto"):
@@ -66,37 +83,50 @@ def feature_maps(model, images, layer, device="auto"):
     return np.concatenate(maps)
 
 
+class _Outputs:
+    """Embeddings of the last forward pass: {layer: [embeddings, ...]}, one in each list if all went well."""
+
+    def __init__(self, layers, pooling, into):
+        self.found, self.pooling, self.into, self.start = {layer: [] for layer in layers}, pooling, into, 0
+
+    def clear(self):
+        for found in self.found.values():
+            found.clear()
+
+    def keep(self, layer, out):
+        if not isinstance(out, torch.Tensor) or out.ndim < 2:
+            raise ValueError(f"layer {layer!r} puts out {type(out).__name__}, not one tensor per image; "
+                             "choose another.")
+        out = out.detach()
+        if self.pooling == "avg" and out.ndim > 2:
+            out = out.flatten(2).mean(2)
+        # A copy: a later in-place operation (ReLU) may overwrite what the layer put out.
+        if self.into is None:
+            out = out.flatten(1).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+        elif not self.found[layer]:
+            buffer = self.into[layer]
+            at = self.start % len(buffer)
+            out = buffer[at:at + len(out)].view_as(out).copy_(out).view(len(out), -1)
+        self.found[layer].append(out)
+
+    def collect(self):
+        for layer, found in self.found.items():
+            if len(found) != 1:
+                times = len(found)
+                self.clear()
+                raise ValueError(f"layer {layer!r} runs {times} times in a forward pass, so its output is not one "
+                                 "embedding; choose a module that runs once (the block around it, say).")
+        return {layer: found.pop() for layer, found in self.found.items()}
+
+
 @contextlib.contextmanager
-def _capture(model, names, pooling):
-    """Hooks that keep each layer's embeddings of the last forward pass; {layer: [embeddings, ...]}."""
-    outputs = {layer: [] for layer in names}
-
-    def hook(layer):
-        def keep(module, args, out):
-            if not isinstance(out, torch.Tensor) or out.ndim < 2:
-                raise ValueError(f"layer {layer!r} puts out {type(out).__name__}, not one tensor per image; "
-                                 "choose another.")
-            out = out.detach()
-            if pooling == "avg" and out.ndim > 2:
-                out = out.flatten(2).mean(2)
-            # A copy: a later in-place operation (ReLU) may overwrite what the layer put out.
-            outputs[layer].append(out.flatten(1).to(torch.float32, memory_format=torch.contiguous_format, copy=True))
-        return keep
-
-    handles = [model.get_submodule(name).register_forward_hook(hook(layer)) for layer, name in names.items()]
+def _capture(model, names, pooling, into):
+    """`_Outputs` that hooks fill while the with block lasts."""
+    outputs = _Outputs(names, pooling, into)
+    handles = [model.get_submodule(name).register_forward_hook(
+        lambda module, args, out, layer=layer: outputs.keep(layer, out)) for layer, name in names.items()]
     try:
         yield outputs
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _collect(outputs):
-    for layer, found in outputs.items():
-        if len(found) != 1:
-            times = len(found)
-            for kept in outputs.values():
-                kept.clear()
-            raise ValueError(f"layer {layer!r} runs {times} times in a forward pass, so its output is not one "
-                             "embedding; choose a module that runs once (the block around it, say).")
-    return {layer: found.pop() for layer, found in outputs.items()}

@@ -330,7 +330,7 @@ class Step:
                 manifest = {
                     "step": self.name, **self.identity,
                     "outputs": {f.relative_to(self.folder).as_posix(): _sha256(f) for f in files},
-                    "seconds": round(time.perf_counter() - self._start, 1), "peak_memory_MiB": _peak_memory(),
+                    "seconds": round(time.perf_counter() - self._start, 1), "peak_memory_MiB": peak_memory(),
                     "device": _device(), "python": platform.python_version(), "machine": platform.machine(),
                     "versions": {p: importlib.metadata.version(p) for p in _VERSIONS},
                     "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
@@ -370,8 +370,12 @@ def _sha256(file):
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _peak_memory():
+def peak_memory():
     """Peak resident memory of this process in MiB; None where the system does not tell."""
+    try:  # Linux: unlike getrusage, not what the parent had when it started this process
+        return round(int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 2**10)
+    except (OSError, TypeError):
+        pass
     try:
         import resource
     except ImportError:  # Windows

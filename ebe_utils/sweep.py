@@ -5,21 +5,23 @@ and dropped. One search with the largest K serves every k, since its first k col
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import joblib
 import numpy as np
 import pandas as pd
 import psutil
 import torch
 
 from .attribution import WEIGHTS, Explanation, one_hot, vote_weights
-from .checks import integer, one_of
+from .checks import integer, one_of, real
 from .data import as_image_set
-from .embeddings import iter_embeddings
-from .model import layer_names, read_tensors, scale, write_tensors
-from .neighbors import METRICS, TopK, check_k
+from .embeddings import iter_embeddings, probe
+from .model import layer_names, on_device, read_tensors, scale, write_tensors
+from .neighbors import SMALL, check_engine, check_k, merge, searcher
 
 PIXELS = 0  # number of the "layer" that is the image itself
+_FIXED = 200 * 2**20  # bytes that a search needs whatever its size
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class LayerNeighbors:
     """The K nearest training images of every test image at every layer.
 
     names: {layer: module name}; indices int32 and distances float32: {layer: (n_test, K)}; train_labels (n_train,);
-    test_labels and network (the network's own predictions), (n_test,); dimensions: {layer: d}.
+    test_labels and network (the network's own predictions), (n_test,); dimensions: {layer: d}; notes: what the
+    engine has to say of its search, {layer: {"compared": share of all distances that were computed, ...}}, not saved.
     """
 
     names: dict
@@ -38,6 +41,7 @@ class LayerNeighbors:
     network: np.ndarray
     dimensions: dict
     metric: str = "cosine"
+    notes: dict = field(default_factory=dict, compare=False)
 
     def votes(self, layer, weights="uniform"):
         """EBE's prediction for k = 1..K at one layer, (n_test, K): column k - 1 holds the votes of k examples."""
@@ -102,39 +106,120 @@ class LayerNeighbors:
 
 
 def layer_neighbors(model, train_set, test_set, layers="all", k=50, metric="cosine", pooling="none", pixels=True,
-                    batch_size=256, shard=2048, device="auto", progress=True):
-    """Find the k nearest training images of every test image at every layer: one pass over each set.
+                    engine="auto", memory_budget=None, shard=None, parts=1, batch_size=256, device="auto",
+                    progress=True):
+    """Find the k nearest training images of every test image at every layer: one pass over each set, if memory allows.
 
-    layers: "all", or numbers and module names. pixels: also search the raw images, as layer 0. Test embeddings of
-    all layers are held; if they do not fit into half of the free memory, the layers are taken in several passes.
+    layers: "all", or numbers and module names. pixels: also search the raw images, as layer 0. engine: see
+    `ebe_utils.neighbors`; on CUDA embeddings stay there and "auto" is "torch". memory_budget: GiB that the process
+    may take in all (default: what it has and half of what is free); `Plan` says what is made of it, and is printed.
+    shard: training images searched at a time (default: the plan's choice), rounded to whole batches.
+    parts: pieces of the training set that joblib searches independently, on the backend that
+    `joblib.parallel_config` names (processes, a Dask or Ray cluster); the neighbours are the same, and the memory
+    budget is that of each part.
     Returns `LayerNeighbors`. Raises ValueError for bad parameters, before any work.
     """
     train_set, test_set = as_image_set(train_set), as_image_set(test_set)
     check_k(k, len(train_set))
-    one_of("metric", metric, METRICS)
     if train_set.shape != test_set.shape:
         raise ValueError(f"test images of shape {test_set.shape} do not fit training images of shape "
                          f"{train_set.shape}; both need the same size and channels.")
     names = layer_names(model, layers)
-    _, probe, _ = next(iter_embeddings(model, test_set.images[:1], list(names), pooling, device=device))
-    dimensions = {layer: values.shape[1] for layer, values in probe.items()}
-    found = {}
-    groups = _groups(dimensions, len(test_set) + shard)
-    bar = _bar(len(groups) * (len(train_set) + len(test_set)), progress)
-    for group in groups:
-        part, network = _search(model, train_set, test_set, group, k, metric, pooling, batch_size, shard, device, bar)
-        found |= part
+    device = on_device(model, device)[1]
+    check_engine(engine, metric, device)
+    parts = integer("parts", parts, 1, len(train_set))
+    dimensions, largest = probe(model, test_set.images, list(names), pooling, device)
     if pixels:
-        search = TopK(scale(test_set.images).flatten(1), k, metric)
-        for images in train_set.images.split(shard):
-            search.add(scale(images).flatten(1))
-        found, names, dimensions = ({PIXELS: search, **found}, {PIXELS: "pixels", **names},
-                                    {PIXELS: int(np.prod(test_set.shape)), **dimensions})
-    bar.close()
-    results = {layer: found[layer].result() for layer in names}
-    return LayerNeighbors(names, {layer: i.astype(np.int32) for layer, (_, i) in results.items()},
-                          {layer: d for layer, (d, _) in results.items()}, train_set.labels, test_set.labels, network,
-                          dimensions, metric)
+        names = {PIXELS: "pixels", **names}
+        dimensions = {PIXELS: int(np.prod(test_set.shape)), **dimensions}
+    plan = Plan.of(dimensions, len(train_set), len(test_set), k, engine, memory_budget, batch_size,
+                   12 * largest * batch_size, shard)
+    if progress:
+        print(plan, flush=True)
+    work = (model, test_set.images, k, metric, pooling, engine, batch_size, device, plan)
+    if parts == 1:
+        bar = _bar(len(plan.passes) * (len(train_set) + len(test_set)), progress)
+        found = [_search(train_set.images, 0, *work, bar)]
+        bar.close()
+    else:  # parts begin where a batch begins, so that every image is embedded in the same batch
+        edges = np.linspace(0, -(-len(train_set) // batch_size), parts + 1).astype(int) * batch_size
+        pieces = [(train_set.images[a:b], int(a)) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+        found = joblib.Parallel()(joblib.delayed(_search)(images, offset, *work) for images, offset in pieces)
+    network = found[0][1]
+    best = {layer: merge([part[layer][:2] for part, _ in found], k) for layer in names}
+    notes = {layer: found[0][0][layer][2] for layer in names}
+    return LayerNeighbors(names, {layer: i.astype(np.int32) for layer, (_, i) in best.items()},
+                          {layer: d for layer, (d, _) in best.items()}, train_set.labels, test_set.labels, network,
+                          dimensions, metric, notes)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep will do: passes, a list of (layers, slice of the test images), and training images per shard.
+
+    peak, budget: bytes that the process is expected, and allowed, to take.
+    """
+
+    passes: list
+    shard: int
+    peak: int
+    budget: int
+    dimensions: dict
+    n_train: int
+
+    @classmethod
+    def of(cls, dimensions, n_train, n_test, k, engine="shortlist", memory_budget=None, batch_size=256, forward=0,
+           wanted=None):
+        """Plan a sweep with as few passes as fit into memory_budget (GiB). forward: bytes of the forward pass;
+        wanted: training images per shard, if not the plan's choice.
+
+        Raises ValueError if not even one layer and one batch of test images fit.
+        """
+        integer("batch_size", batch_size, 1)
+        have = psutil.Process().memory_info().rss
+        if memory_budget is None:
+            budget = have + psutil.virtual_memory().available // 2
+        else:
+            budget = int(real("memory_budget", memory_budget) * 2**30)
+        fixed, plans = have + forward + _FIXED, []
+
+        def need(layer, rows, shard):
+            d, rank = dimensions[layer], min(dimensions[layer], 384)
+            whole = {"sklearn": 16, "hnsw": 16}.get(engine, 0) * d * n_train
+            small = engine == "auto" and d * n_train * n_test <= SMALL
+            copies = {"auto": 4 * d + 8 * rank, "shortlist": 4 * d + 8 * rank, "faiss": 8 * d}.get(engine, 28 * d)
+            copies = 28 * d if small else copies
+            return (rows + min(shard, n_train)) * copies + rows * k * 24 + whole
+
+        for shard in (4096, 2048, 1024, 512) if wanted is None else (integer("shard", wanted, 1),):
+            shard = max(batch_size, shard // batch_size * batch_size)
+            rows = n_test
+            while rows > batch_size and max(need(layer, rows, shard) for layer in dimensions) > budget - fixed:
+                rows = -(-rows // 2)
+            passes, used, peak = [], None, fixed
+            for part in range(0, n_test, rows):
+                part, used = slice(part, min(part + rows, n_test)), None
+                for layer in dimensions:
+                    more = need(layer, rows, shard)
+                    if used is None or used + more > budget - fixed:
+                        passes.append(([], part))
+                        used = 0
+                    passes[-1][0].append(layer)
+                    used += more
+                    peak = max(peak, fixed + used)
+            plans.append(cls(passes, shard, peak, budget, dimensions, n_train))
+        plan = min(plans, key=lambda p: (p.peak > budget, len(p.passes), -p.shard))
+        if plan.peak > budget:
+            raise ValueError(f"memory_budget={budget / 2**30:.2f} GiB is too small for layer "
+                             f"{max(dimensions, key=dimensions.get)!r}, which needs {plan.peak / 2**30:.2f} GiB, with "
+                             f"{have / 2**30:.2f} that the process has already; allow more, or pass pooling='avg'.")
+        return plan
+
+    def __str__(self):
+        n = len(self.passes)
+        return (f"{len(self.dimensions)} layers, {sum(self.dimensions.values()):,} dimensions: {n} pass{'es' * (n > 1)}"
+                f" over {self.n_train:,} training images, {self.shard:,} at a time; about {self.peak / 2**30:.1f} of "
+                f"{self.budget / 2**30:.1f} GiB")
 
 
 def _bar(total, progress):
@@ -143,56 +228,71 @@ def _bar(total, progress):
     return tqdm(total=total, desc="sweep", unit="image", disable=not progress)
 
 
-def _groups(dimensions, rows):
-    """Layers that are searched in the same pass: as many as fit into half of the free memory, with their copies."""
-    budget, groups, used = psutil.virtual_memory().available / 2, [[]], 0
-    for layer, dimension in dimensions.items():
-        need = 3 * 4 * dimension * rows
-        if groups[-1] and used + need > budget:
-            groups.append([])
-            used = 0
-        groups[-1].append(layer)
-        used += need
-    return groups
+def _embeddings(model, images, layers, pooling, batch_size, device, into):
+    """(slice, logits or None) of each batch, whose embeddings and pixels are written to `into`."""
+    if wanted := [layer for layer in layers if layer != PIXELS]:
+        batches = ((rows, out) for rows, _, out in
+                   iter_embeddings(model, images, wanted, pooling, batch_size, device, into))
+    else:
+        batches = ((slice(i, min(i + batch_size, len(images))), None) for i in range(0, len(images), batch_size))
+    for rows, logits in batches:
+        if PIXELS in layers:
+            at = rows.start % len(into[PIXELS])
+            into[PIXELS][at:at + rows.stop - rows.start] = scale(images[rows]).flatten(1)
+        yield rows, logits
 
 
-def _search(model, train_set, test_set, layers, k, metric, pooling, batch_size, shard, device, bar):
-    """({layer: TopK}, the network's predictions) from one pass over both sets."""
-    queries, logits = {layer: [] for layer in layers}, []
-    for _, batch, out in iter_embeddings(model, test_set.images, layers, pooling, batch_size, device):
-        logits.append(out.argmax(1).cpu().numpy())
+def _buffer(n, d, device):
+    """Room for embeddings; from NumPy on the CPU, since it asks for large pages, which are faster to walk through."""
+    if torch.device(device).type == "cpu":
+        return torch.from_numpy(np.empty((n, d), np.float32))
+    return torch.empty(n, d, device=device)
+
+
+def _search(images, offset, model, test_images, k, metric, pooling, engine, batch_size, device, plan, bar=None):
+    """({layer: (distances, indices, notes)}, the network's predictions): the plan's passes over training `images`."""
+    found, logits = {layer: [] for layer in plan.dimensions}, {}
+    shard = plan.shard
+    for layers, part in plan.passes:
+        rows = part.stop - part.start
+        queries, held = ({layer: _buffer(n, plan.dimensions[layer], device) for layer in layers}
+                         for n in (rows, min(shard, -(-len(images) // batch_size) * batch_size)))
+        for now, out in _embeddings(model, test_images[part], layers, pooling, batch_size, device, queries):
+            if out is not None:
+                logits[part.start + now.start] = out.argmax(1).cpu().numpy()
+            if bar is not None:
+                bar.update(now.stop - now.start)
+        searches = {layer: searcher(queries[layer], k, metric, engine, len(images)) for layer in layers}
+        for now, _ in _embeddings(model, images, layers, pooling, batch_size, device, held):
+            if now.stop % shard == 0 or now.stop == len(images):
+                for layer in layers:
+                    searches[layer].add(held[layer][:(now.stop - 1) % shard + 1])
+            if bar is not None:
+                bar.update(now.stop - now.start)
         for layer in layers:
-            queries[layer].append(batch[layer])
-        bar.update(len(out))
-    searches = {layer: TopK(torch.cat(queries.pop(layer)), k, metric) for layer in layers}
-    held, rows = {layer: [] for layer in layers}, 0
-    for place, batch, out in iter_embeddings(model, train_set.images, layers, pooling, batch_size, device):
-        rows += len(out)
-        for layer in layers:
-            held[layer].append(batch[layer])
-        if rows >= shard or place.stop == len(train_set):
-            for layer in layers:
-                searches[layer].add(torch.cat(held[layer]))
-                held[layer].clear()
-            rows = 0
-        bar.update(len(out))
-    return searches, np.concatenate(logits)
+            distances, indices = searches[layer].result()
+            found[layer].append((distances, indices + offset, searches.pop(layer).notes()))
+    found = {layer: (*(np.concatenate(part) for part in list(zip(*of, strict=True))[:2]), of[0][2])
+             for layer, of in found.items()}
+    return found, np.concatenate([logits[start] for start in sorted(logits)])
 
 
 def sweep_table(neighbors, ks=range(1, 51), weights="uniform"):
     """Accuracy for every layer and k as a tidy DataFrame, one row each.
 
     Columns: layer (0 for raw pixels), name, dimension, k, accuracy (share of test images that EBE gets right),
-    agreement (share where EBE says what the network says), network_accuracy. Accuracies run from 0 to 1.
+    agreement (share where EBE says what the network says), network_accuracy. Accuracies run from 0 to 1. After an
+    approximate search also recall, the share of the true K nearest that it found.
     """
     rows, ks = [], [neighbors._check_k(k) for k in ks]
     for layer, name in neighbors.names.items():
-        votes = neighbors.votes(layer, weights)
+        votes, note = neighbors.votes(layer, weights), neighbors.notes.get(layer, {})
         for k in ks:
             rows.append({"layer": layer, "name": name, "dimension": neighbors.dimensions[layer], "k": k,
                          "accuracy": (votes[:, k - 1] == neighbors.test_labels).mean(),
                          "agreement": (votes[:, k - 1] == neighbors.network).mean(),
-                         "network_accuracy": neighbors.network_accuracy})
+                         "network_accuracy": neighbors.network_accuracy,
+                         **({"recall": note["recall"]} if "recall" in note else {})})
     return pd.DataFrame(rows)
 
 

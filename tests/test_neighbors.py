@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import pairwise_distances
 
 from ebe_utils import kneighbors, neighbors
-from ebe_utils.neighbors import Index, TopK, smallest
+from ebe_utils.neighbors import Index, searcher, smallest
 
 METRICS = ("cosine", "euclidean", "manhattan")
 
@@ -39,7 +39,7 @@ def test_same_neighbors_where_all_rows_nearly_point_the_same_way(metric, d, same
     train, queries = saturated_rows(0, 400, d), saturated_rows(1, 50, d)
     assert 1 - pairwise_distances(queries, train, "cosine").mean() > 0.999
     assert same_neighbors(kneighbors(train, queries, 50, metric)[1], train, queries, metric, rtol=5e-6) < 0.01
-    search = TopK(torch.from_numpy(queries), 50, metric)
+    search = searcher(torch.from_numpy(queries), 50, metric)
     search.add(torch.from_numpy(train))
     assert same_neighbors(search.result()[1], train, queries, metric, rtol=5e-6) < 0.01
 
@@ -94,7 +94,7 @@ def test_copies_of_a_training_row_come_in_the_order_of_their_indices(metric):
         rng = np.random.default_rng(seed)
         source = rng.integers(0, 30, 90)
         train, queries = random_rows(seed, 30, 100 + 80 * seed)[source], random_rows(99, 5, 100 + 80 * seed)
-        search = TopK(torch.from_numpy(queries), 90, metric)
+        search = searcher(torch.from_numpy(queries), 90, metric)
         for rows in torch.from_numpy(train).split(7):
             search.add(rows)
         for indices in (*kneighbors(train, queries, 90, metric)[1], *search.result()[1]):
@@ -132,7 +132,7 @@ def test_fewer_neighbors_are_the_first_of_more(metric):
 @pytest.mark.parametrize("shard", [1, 7, 64])
 def test_shards_give_the_same_as_the_whole(metric, shard, same_neighbors):
     train, queries = random_rows(0, 64, 20), random_rows(1, 11, 20)
-    search = TopK(torch.from_numpy(queries), 9, metric)
+    search = searcher(torch.from_numpy(queries), 9, metric)
     for start in range(0, 64, shard):
         search.add(torch.from_numpy(train[start:start + shard]))
         assert search.result()[0].shape == (11, min(9, start + shard, 64))
@@ -146,7 +146,7 @@ def test_equal_distances_are_sorted_by_index_across_shards(shard):
     rng = np.random.default_rng(0)
     train, queries = rng.integers(-2, 3, (64, 2)), rng.integers(-2, 3, (32, 2))
     expected = np.abs(queries[:, None] - train[None]).sum(2).argsort(1, kind="stable")[:, :20]
-    search = TopK(torch.from_numpy(queries).float(), 20, "manhattan")
+    search = searcher(torch.from_numpy(queries).float(), 20, "manhattan")
     for rows in torch.from_numpy(train).float().split(shard):
         search.add(rows)
     np.testing.assert_array_equal(search.result()[1], expected)
@@ -158,7 +158,7 @@ def test_small_blocks_give_the_same(metric, monkeypatch):
     expected = kneighbors(train, queries, 8, metric)[1]
     monkeypatch.setattr(neighbors, "_BLOCK", 100)
     np.testing.assert_array_equal(kneighbors(train, queries, 8, metric)[1], expected)
-    search = TopK(torch.from_numpy(queries), 8, metric)
+    search = searcher(torch.from_numpy(queries), 8, metric)
     search.add(torch.from_numpy(train))
     np.testing.assert_array_equal(search.result()[1], expected)
 

@@ -1,0 +1,179 @@
+"""Step 4, the shortlist: what it rules out is never a neighbour, whatever the rows are like."""
+
+import numpy as np
+import pytest
+import torch
+
+from ebe_utils import shortlist
+from ebe_utils.neighbors import BruteForce, Faiss, Hnsw, Index
+from ebe_utils.shortlist import Basis, Lists, Shortlist, exact_distances, search
+
+METRICS = ("cosine", "euclidean")
+
+
+def rows_of(kind, seed, n, d):
+    """Rows as layers give them (near a subspace, tightly clustered, saturated), and as they do not (isotropic)."""
+    rng, fixed = np.random.default_rng(seed), np.random.default_rng(99)
+    turn, centers = fixed.normal(size=(12, d)), fixed.normal(size=(5, d))
+    rows = {"isotropic": lambda: rng.normal(size=(n, d)),
+            "subspace": lambda: rng.normal(size=(n, 12)) @ turn + 0.1 * rng.normal(size=(n, d)),
+            "clusters": lambda: centers[rng.integers(0, 5, n)] + 1e-3 * rng.normal(size=(n, d)),
+            "saturated": lambda: 10 * np.abs(centers[0]) + 0.1 * rng.normal(size=(n, d)),
+            "large": lambda: 1e6 * (rng.normal(size=(n, 12)) @ turn + 0.1 * rng.normal(size=(n, d)))}[kind]()
+    return rows.astype(np.float32)
+
+
+def brute(train, queries, k, metric):
+    oracle = BruteForce(torch.from_numpy(queries), k, metric)
+    oracle.add(torch.from_numpy(train))
+    return oracle.result()
+
+
+def assert_same(found, expected):
+    """Same distances up to the rounding of float64, and same rows wherever distances differ by more than that."""
+    np.testing.assert_allclose(found[0], expected[0], rtol=3e-7, atol=1e-12)
+    gaps = np.diff(expected[0].astype(float), axis=1) > 1e-6 * expected[0][:, 1:]
+    clear = np.pad(gaps, ((0, 0), (1, 0)), constant_values=True) & np.pad(gaps, ((0, 0), (0, 1)))
+    assert clear.mean() > 0.5
+    np.testing.assert_array_equal(found[1][clear], expected[1][clear])
+
+
+KINDS = ("isotropic", "subspace", "clusters", "saturated", "large")
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rank, head", [(0, 0), (4, 4), (40, 8)])
+def test_same_neighbors_as_brute_force(metric, kind, rank, head):
+    """With directions that help and with far too few, and with none."""
+    train, queries = rows_of(kind, 0, 1200, 300), rows_of(kind, 1, 150, 300)
+    basis = Basis(train[:500], metric, rank)
+    lists, here = Lists(len(queries), 20), basis.project(queries)
+    for start in range(0, 1200, 500):
+        search(basis, here, basis.project(train[start:start + 500], train=True), head, lists, start)
+    assert_same((lists.distances, lists.indices), brute(train, queries, 20, metric))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_few_distances_are_computed_near_a_subspace(metric):
+    train, queries = rows_of("subspace", 0, 3000, 400), rows_of("subspace", 1, 100, 400)
+    basis = Basis(train, metric, 32)
+    compared = search(basis, basis.project(queries), basis.project(train, train=True), 16, Lists(100, 5))[1]
+    assert 5 <= compared / 100 < 300
+
+
+@pytest.mark.parametrize("rank", [1, 5, 30])
+def test_the_bound_is_above_every_product(rank):
+    """head·head with any number of directions, and with the tail added, against float64."""
+    train, queries = (rows_of("subspace", seed, 300, 200).astype(float) for seed in (0, 1))
+    basis = Basis(train.astype(np.float32), "euclidean", 30)
+    here, there = basis.project(queries.astype(np.float32)), basis.project(train.astype(np.float32))
+    center = basis.center.astype(float)
+    product = (queries - center) @ (train - center).T - ((train - center) ** 2).sum(1) / 2
+    (head, tail), (train_head, train_tail) = here.split(rank, True), there.split(rank, False)
+    low = head.astype(float) @ train_head.astype(float)
+    slack = 1e-5 * np.sqrt(np.outer(here.norm, there.norm)).max()
+    assert (low >= product - slack).all() and (low - product).mean() > 0
+    tight = low + (tail.astype(float) @ train_tail.astype(float).T if rank < 30 else 0)
+    assert (tight >= product - slack).all() and (tight <= low + slack).all()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_shards_and_threads_do_not_change_a_bit(metric, kind, monkeypatch):
+    monkeypatch.setattr(shortlist, "_SMALL", 0)
+    train, queries = rows_of(kind, 0, 400, 400), rows_of(kind, 1, 100, 400)
+    found, threads = [], torch.get_num_threads()
+    try:
+        for shard, many in ((400, 1), (401, 2), (150, 2), (77, 1), (3, 2)):
+            torch.set_num_threads(many)
+            one = Shortlist(torch.from_numpy(queries), 12, metric, 400)
+            for rows in torch.from_numpy(train).split(shard):
+                one.add(rows)
+            found.append(one.result())
+    finally:
+        torch.set_num_threads(threads)
+    for distances, indices in found[1:]:
+        np.testing.assert_array_equal(distances, found[0][0])
+        np.testing.assert_array_equal(indices, found[0][1])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("rank", [0, 20])
+def test_copies_zeros_and_all_rows(metric, rank):
+    """Copies at distance zero, by index; zero vectors as scikit-learn has them; k = n; one query."""
+    train = rows_of("subspace", 0, 120, 90)
+    train[60:] = train[:60]
+    train[[7, 67, 11]] = 0
+    queries = np.concatenate([train[:5], np.zeros((1, 90), np.float32)])
+    for chosen in (queries, queries[2:3], queries[5:]):
+        basis = Basis(train, metric, rank)
+        lists = Lists(len(chosen), 120)
+        for start in range(0, 120, 50):
+            search(basis, basis.project(chosen), basis.project(train[start:start + 50], train=True), rank, lists, start)
+        expected = brute(train, chosen, 120, metric)
+        np.testing.assert_allclose(lists.distances, expected[0], rtol=3e-7, atol=1e-7)
+        assert (np.sort(lists.indices, 1) == np.arange(120)).all()
+        for near, at in zip(lists.distances, lists.indices, strict=True):
+            assert (np.diff(at)[np.diff(near) == 0] > 0).all() and (np.diff(near) >= 0).all()
+    basis, lists = Basis(train, metric, rank), Lists(5, 3)
+    search(basis, basis.project(train[:5]), basis.project(train, train=True), rank, lists)
+    assert (lists.distances[:, :2] == 0).all()
+    np.testing.assert_array_equal(lists.indices[:, :2], np.arange(5)[:, None] + [0, 60])
+    if metric == "cosine":
+        lists = Lists(1, 4)
+        search(basis, basis.project(queries[5:]), basis.project(train, train=True), rank, lists)
+        assert (lists.distances == 1).all() and lists.indices.tolist() == [[0, 1, 2, 3]]
+
+
+def test_directions_chosen_by_trial(monkeypatch):
+    monkeypatch.setattr(shortlist, "_SMALL", 0)
+    found = {}
+    for kind in ("isotropic", "subspace"):
+        train, queries = rows_of(kind, 0, 4000, 1024), rows_of(kind, 1, 600, 1024)
+        found[kind] = Shortlist(queries, 10, "cosine", 400_000)
+        for start in range(0, 4000, 2000):
+            found[kind].add(train[start:start + 2000])
+        assert_same(found[kind].result(), brute(train, queries, 10, "cosine"))
+    notes = found["subspace"].notes()
+    assert notes["rank"] > 0 and 10 / 4000 <= notes["compared"] < 0.1
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_distances_of_given_pairs(metric):
+    train, queries = rows_of("saturated", 0, 50, 700), rows_of("saturated", 1, 20, 700)
+    distances, indices = brute(train, queries, 50, metric)
+    shuffled = np.random.default_rng(0).permuted(indices, axis=1)
+    expected = np.take_along_axis(distances, indices.argsort(1), 1)
+    np.testing.assert_allclose(exact_distances(queries, train, shuffled, metric),
+                               np.take_along_axis(expected, shuffled, 1), rtol=2e-7)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", ["subspace", "saturated"])
+def test_faiss_with_float64_distances_finds_the_same(metric, kind):
+    train, queries = rows_of(kind, 0, 900, 200), rows_of(kind, 1, 50, 200)
+    flat = Faiss(torch.from_numpy(queries), 10, metric)
+    for rows in torch.from_numpy(train).split(400):
+        flat.add(rows)
+    assert_same(flat.result(), brute(train, queries, 10, metric))
+
+
+def test_recall_of_the_graph_is_what_it_misses():
+    train, queries = rows_of("isotropic", 0, 3000, 64), rows_of("isotropic", 1, 150, 64)
+    graph = Hnsw(torch.from_numpy(queries), 10)
+    graph.breadth = graph.links = 4
+    for rows in torch.from_numpy(train).split(1000):
+        graph.add(rows)
+    found, truth = graph.result()[1], brute(train, queries, 10, "cosine")[1]
+    expected = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), truth.tolist(), strict=True)])
+    assert graph.recall == pytest.approx(expected, abs=1e-9) and 0.05 < graph.recall < 0.9
+
+
+def test_an_index_of_many_rows_answers_as_brute_force(monkeypatch):
+    monkeypatch.setattr("ebe_utils.neighbors._BLOCK", 1000)
+    train, queries = rows_of("subspace", 0, 2000, 300), rows_of("subspace", 1, 9, 300)
+    index = Index(train)
+    assert index.basis is not None
+    assert_same(index.kneighbors(queries, 15), brute(train, queries, 15, "cosine"))
+    assert_same(index.kneighbors(queries[:1], 2000), brute(train, queries[:1], 2000, "cosine"))
