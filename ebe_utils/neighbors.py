@@ -27,7 +27,7 @@ METRICS = ("cosine", "euclidean", "manhattan")
 ENGINES = ("auto", "shortlist", "torch", "faiss", "sklearn", "hnsw")
 _BLOCK = 2**24  # distances held at a time
 SMALL = 5e10  # multiplications up to which brute force is as fast as anything
-_ZERO = 1e-13  # squared distance, relative to the squares, that float64 cannot tell from zero
+ZERO = 1e-13  # squared distance, relative to the squares, that float64 cannot tell from zero
 
 
 def check_k(k, n_train):
@@ -110,7 +110,7 @@ def distances(queries, train):
     size = queries.square[:, None] + train.square
     out = torch.sub(size, out, alpha=2)
     # What cannot be told from zero is zero, so that an exact copy of a training image is found at distance 0.
-    out.masked_fill_(out < _ZERO * size, 0)
+    out.masked_fill_(out < ZERO * size, 0)
     if queries.metric == "euclidean":
         return out.sqrt_().float()
     out.mul_(0.5)
@@ -139,7 +139,15 @@ def merge(parts, k):
     return np.take_along_axis(found, order, 1), np.take_along_axis(at, order, 1)
 
 
-class BruteForce:
+class Exhaustive:
+    """What engines share that compute every distance."""
+
+    def notes(self):
+        """The share of all distances that were computed."""
+        return {"compared": 1.0}
+
+
+class BruteForce(Exhaustive):
     """Engine "torch": every distance in float64."""
 
     def __init__(self, queries, k, metric="cosine"):
@@ -165,18 +173,14 @@ class BruteForce:
         """(distances float32, indices int64), each (queries, k)."""
         return self.distances.cpu().numpy(), self.indices.cpu().numpy()
 
-    def notes(self):
-        """Nothing to say: every distance was computed."""
-        return {"compared": 1.0}
-
 
 # --- other libraries' searches -----------------------------------------------------------------------------------
 
 
 class _Faiss:
-    """What the two FAISS engines share: rows of length one for cosine, shifted by the first shard's centre.
+    """What the two FAISS engines share: rows in float32, prepared with the first shard's centre.
 
-    Shifting leaves differences as they are and saves the digits that float32 would lose on their common part.
+    Without their common part they lose fewer digits.
     """
 
     def __init__(self, queries, k, metric="cosine"):
@@ -184,14 +188,12 @@ class _Faiss:
         self.center = None
 
     def _shifted(self, rows):
-        if self.metric == "cosine":
-            rows = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(1e-30)
-        if self.center is None:
-            self.center = rows.mean(0)
-        return (rows - self.center).contiguous().numpy()
+        prepared = Prepared(rows, self.metric, self.center)
+        self.center = prepared.center
+        return prepared.rows.float().contiguous().numpy()
 
 
-class Faiss(_Faiss):
+class Faiss(_Faiss, Exhaustive):
     """Engine "faiss": FAISS's flat search in float32, its 2k + 16 best of each shard compared again in float64."""
 
     def __init__(self, queries, k, metric="cosine"):
@@ -216,9 +218,6 @@ class Faiss(_Faiss):
     def result(self):
         """(distances float32, indices int64), each (queries, k)."""
         return self.best
-
-    def notes(self):
-        return {"compared": 1.0}
 
 
 class Hnsw(_Faiss):
@@ -267,7 +266,7 @@ class Hnsw(_Faiss):
         return {"recall": self.recall}
 
 
-class ScikitLearn:
+class ScikitLearn(Exhaustive):
     """Engine "sklearn": scikit-learn's brute force on float64 rows. Holds all training rows."""
 
     def __init__(self, queries, k, metric="cosine"):
@@ -285,9 +284,6 @@ class ScikitLearn:
         near = NearestNeighbors(n_neighbors=min(self.k, len(train)), metric=self.metric, algorithm="brute").fit(train)
         found, at = near.kneighbors(self.queries.double().cpu().numpy())
         return merge([(found.astype(np.float32), at)], self.k)
-
-    def notes(self):
-        return {"compared": 1.0}
 
 
 # --- an index for queries that come later ------------------------------------------------------------------------

@@ -26,8 +26,9 @@ import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
 
+from .neighbors import ZERO
+
 _EPS = 2.0**-24  # largest relative rounding error of float32
-_ZERO = 1e-13  # squared distance, relative to the squares, that float64 cannot tell from zero
 _CHUNK = 256  # columns that are summed in float32
 _DOT = 1024  # columns that are summed before the next ones are read: rows stay in the cache that long
 _CELLS = 64  # groups that training rows are sorted into
@@ -133,10 +134,10 @@ def _distance(dot, query_square, train_square, cosine):
     if cosine:
         size = query_square * train_square
         far = 1 - dot / np.sqrt(size) if size > 0 else 1.0
-        return np.float32(far if far > _ZERO else 0.0)
+        return np.float32(far if far > ZERO else 0.0)
     size = query_square + train_square
     far = size - 2 * dot
-    return np.float32(np.sqrt(far) if far > _ZERO * size else 0.0)
+    return np.float32(np.sqrt(far) if far > ZERO * size else 0.0)
 
 
 @_jit

@@ -115,7 +115,7 @@ def layer_neighbors(model, train_set, test_set, layers="all", k=50, metric="cosi
     may take in all (default: what it has and half of what is free); `Plan` says what is made of it, and is printed.
     shard: training images searched at a time (default: the plan's choice), rounded to whole batches.
     parts: pieces of the training set that joblib searches independently, on the backend that
-    `joblib.parallel_config` names (processes, a Dask or Ray cluster); the neighbours are the same, and the memory
+    `joblib.parallel_config` names (processes, a Dask cluster); the neighbours are the same, and the memory
     budget is that of each part.
     Returns `LayerNeighbors`. Raises ValueError for bad parameters, before any work.
     """
@@ -147,7 +147,7 @@ def layer_neighbors(model, train_set, test_set, layers="all", k=50, metric="cosi
         found = joblib.Parallel()(joblib.delayed(_search)(images, offset, *work) for images, offset in pieces)
     network = found[0][1]
     best = {layer: merge([part[layer][:2] for part, _ in found], k) for layer in names}
-    notes = {layer: found[0][0][layer][2] for layer in names}
+    notes = {layer: _together([part[layer][2] for part, _ in found]) for layer in names}
     return LayerNeighbors(names, {layer: i.astype(np.int32) for layer, (_, i) in best.items()},
                           {layer: d for layer, (d, _) in best.items()}, train_set.labels, test_set.labels, network,
                           dimensions, metric, notes)
@@ -272,9 +272,16 @@ def _search(images, offset, model, test_images, k, metric, pooling, engine, batc
         for layer in layers:
             distances, indices = searches[layer].result()
             found[layer].append((distances, indices + offset, searches.pop(layer).notes()))
-    found = {layer: (*(np.concatenate(part) for part in list(zip(*of, strict=True))[:2]), of[0][2])
-             for layer, of in found.items()}
+    for layer, searched in found.items():
+        distances, indices, notes = zip(*searched, strict=True)
+        found[layer] = np.concatenate(distances), np.concatenate(indices), _together(notes)
     return found, np.concatenate([logits[start] for start in sorted(logits)])
+
+
+def _together(notes):
+    """The notes of several searches as one: shares on average, but the worst recall."""
+    return notes[0] | {key: (min if key == "recall" else np.mean)([note[key] for note in notes])
+                       for key in ("looked", "compared", "recall") if key in notes[0]}
 
 
 def sweep_table(neighbors, ks=range(1, 51), weights="uniform"):

@@ -160,6 +160,12 @@ def test_an_approximate_engine_says_how_good_it_is(trained, small):
     found = layer_neighbors(trained, *small, [1, 14], k=K, engine="hnsw", pixels=False, progress=False)
     table = sweep_table(found, [1, K])
     assert (table["recall"] > 0.9).all() and (table["recall"] <= 1).all()
+    with joblib.parallel_config("threading", n_jobs=1):
+        parts = layer_neighbors(trained, *small, [14], k=K, engine="hnsw", pixels=False, parts=2, batch_size=100,
+                                progress=False)
+    assert 0.9 < parts.notes[14]["recall"] <= 1
+    assert sweep._together([{"rank": 4, "compared": 0.2, "recall": 0.9}, {"rank": 8, "compared": 0.4, "recall": 0.7}]
+                           ) == {"rank": 4, "compared": pytest.approx(0.3), "recall": 0.7}
     assert "recall" not in sweep_table(layer_neighbors(trained, *small, [14], k=K, progress=False), [1])
 
 
