@@ -1,13 +1,14 @@
 """How long the layer sweep takes beside what one would write instead: `make bench`, or `python -m ebe_utils.bench`.
 
 Every way runs in a process of its own, which gives its peak memory, on the embeddings of the same trained network.
-Those that would take hours search for a part of the queries, and their search is scaled up to all; embedding is not.
-Ratios hold between the rows of one table, measured in one run on one machine.
+Those that would take hours search for a part of the queries, and their search is scaled up to all. Ratios hold between
+the rows of one table, measured in one run on one machine.
 """
 
 import argparse
 import importlib.util
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -21,232 +22,289 @@ import torch
 
 from .claims import KS
 from .data import load_dataset
-from .embeddings import embed
-from .model import conv_layers, load_model, predict_logits, resnet18, save_model
-from .runs import peak_memory
+from .embeddings import embed, probe
+from .model import conv_layers, load_model, predict_logits, resnet18, save_model, scale
+from .runs import peak_memory, versions, write_text
+from .shortlist import exact_distances
 from .sweep import layer_neighbors
 from .training import train
 
-WAYS = {"paper": "the paper's procedure: for each layer a pass, for each k a scikit-learn classifier",
+ROWS = {"forward": "the bare forward pass", "limit": "and the products of brute force",
+        "paper": "the paper's procedure: for each layer a pass, for each k a scikit-learn classifier",
         "sklearn": "for each layer a pass and one scikit-learn search",
-        "faiss-flat": "FAISS IndexFlatIP, all embeddings held",
-        "captum": "Captum SimilarityInfluence",
+        "faiss-flat": "FAISS IndexFlatIP, all embeddings held", "captum": "Captum SimilarityInfluence",
         "engine=faiss": "ours, engine faiss", "engine=torch": "ours, engine torch (float64)",
         "engine=shortlist": "ours, engine shortlist"}
+WAYS = ("limits", "sklearn", "faiss-flat", "captum", "engine=faiss", "engine=torch", "engine=shortlist")
 K = 50
+_MUCH = 5e12  # multiplications from which our own brute-force engines, too, search for a part of the queries only
 
 
-def _setup(options):
-    """(model, train_set, test_set, layers), the network trained once and kept in the folder of the benchmark."""
-    train_set, test_set = load_dataset(options.dataset, None, options.train or None, options.test or None)
-    model = resnet18(train_set, options.stem)
-    file = Path(options.folder) / "model.safetensors"
-    if file.exists():
-        load_model(file, model, train_set)
-    else:
-        part = load_dataset(options.dataset, None, min(10_000, len(train_set)))[0]
-        train(model, part, epochs=options.epochs, schedule="linear", progress=False)
-        save_model(file, model, train_set)
-    layers = options.layers or list(conv_layers(model))
-    return model, train_set, test_set, layers
+class _Bench:
+    """Network, data and layers of one benchmark, the same in each of its processes."""
 
+    def __init__(self, options):
+        self.options, self.folder = options, Path(options.folder)
+        self.train, self.test = load_dataset(options.dataset, None, options.train or None, options.test or None)
+        self.model = resnet18(self.train, options.stem)
+        file = Path(options.network or self.folder / "model.safetensors")
+        if file.exists():
+            load_model(file, self.model, self.train)
+        else:
+            part = load_dataset(options.dataset, None, min(10_000, len(self.train)))[0]
+            train(self.model, part, epochs=options.epochs, schedule="linear", progress=False)
+            save_model(file, self.model, self.train)
+        self.layers = options.layers or list(conv_layers(self.model))
+        self.k = min(K, len(self.train))
 
-def _some(test_set, queries):
-    """(test images for a scaled measurement, how often all of them are so many)."""
-    rows = np.linspace(0, len(test_set) - 1, min(queries, len(test_set))).astype(int)
-    return rows, len(test_set) / len(rows)
+    def queries(self, most):
+        """(positions of at most so many test images, how often the whole test set is so many)."""
+        rows = np.linspace(0, len(self.test) - 1, min(most, len(self.test))).astype(int)
+        return rows, len(self.test) / len(rows)
 
+    def leave(self, row, seconds, layer_seconds=(), rows=(), found=(), **what):
+        """Keep one row's results for the table: seconds, peak memory, and what was found."""
+        arrays = {f"{name}.{layer}": v for layer, one in dict(found).items() for name, v in one.items()}
+        np.savez(self.folder / f"{row}.npz", rows=rows, **arrays)
+        write_text(self.folder / f"{row}.json", json.dumps(
+            {"seconds": seconds, "GiB": peak_memory() / 2**10, "searched": len(rows),
+             "layer_seconds": dict(layer_seconds), **what}))
 
-def _by_layer(model, train_set, test_set, layers, queries, search):
-    """Seconds of one pass per layer, and of search(train, queries, labels) scaled; {layer: what search returns}."""
-    rows, times = _some(test_set, queries)
-    spent, found = 0.0, {}
-    for layer in layers:
+    # --- the ways -------------------------------------------------------------------------------------------------
+
+    def limits(self):
+        """The bare forward pass, and the matrix products of brute force at the rate that they reach here."""
         start = time.perf_counter()
-        train_rows, test_rows = (embed(model, part.images, layer) for part in (train_set, test_set))
-        middle = time.perf_counter()
-        found[layer] = search(train_rows, test_rows[rows], train_set.labels)
-        spent += middle - start + (time.perf_counter() - middle) * times
-    return spent, found, rows
+        for part in (self.train, self.test):
+            predict_logits(self.model, part.images)
+        forward = time.perf_counter() - start
+        self.leave("forward", forward)
+        dimensions = probe(self.model, self.train.images, self.layers)[0]
+        a, b = torch.randn(2048, 2048), torch.randn(2048, 4096)
+        rates = []
+        for _ in range(3):
+            start = time.perf_counter()
+            a @ b
+            rates.append(2 * a.numel() * b.shape[1] / (time.perf_counter() - start))
+        products = {layer: 2 * len(self.train) * len(self.test) * d / max(rates) for layer, d in dimensions.items()}
+        self.leave("limit", forward + sum(products.values()), products, gflops=max(rates) / 1e9, dimensions=dimensions)
 
+    def sklearn(self):
+        """The paper's procedure and the sensible one. Both extract alike, which is done once and counted for each."""
+        from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+        from torchvision.models.feature_extraction import create_feature_extractor
 
-def _paper(train_rows, queries, labels):
-    from sklearn.neighbors import KNeighborsClassifier
+        rows, times = self.queries(self.options.queries)
+        names, spent, found = conv_layers(self.model), {"extract": {}, "paper": {}, "sklearn": {}}, {}
+        for layer in self.layers:
+            start = time.perf_counter()
+            extractor = create_feature_extractor(self.model, {names[layer]: "out"})  # which ends at that layer
+            train_rows, test_rows = (torch.cat([extractor(scale(batch))["out"].flatten(1)
+                                                for batch in part.images.split(256)]).numpy()
+                                     for part in (self.train, self.test))
+            spent["extract"][layer], start = time.perf_counter() - start, time.perf_counter()
+            queries = test_rows[rows]
+            votes = [KNeighborsClassifier(k, metric="cosine").fit(train_rows, self.train.labels).predict(queries)
+                     for k in KS if k <= self.k]
+            spent["paper"][layer], start = (time.perf_counter() - start) * times, time.perf_counter()
+            at = NearestNeighbors(n_neighbors=self.k, metric="cosine").fit(train_rows).kneighbors(queries)[1]
+            spent["sklearn"][layer] = (time.perf_counter() - start) * times
+            found[layer] = self._checked(at, queries, train_rows) | {"votes": np.stack(votes, 1)}
+        extracted = sum(spent["extract"].values())
+        for row in ("paper", "sklearn"):
+            self.leave(row, extracted + sum(spent[row].values()), spent[row], rows, found, extract=extracted)
 
-    votes = [KNeighborsClassifier(k, metric="cosine").fit(train_rows, labels).predict(queries) for k in KS]
-    return {"votes": np.stack(votes, 1)}
+    def faiss_flat(self):
+        import faiss
 
-
-def _sklearn(train_rows, queries, labels):
-    from sklearn.neighbors import NearestNeighbors
-
-    return {"indices": NearestNeighbors(n_neighbors=K, metric="cosine").fit(train_rows).kneighbors(queries)[1]}
-
-
-def _faiss_flat(model, train_set, test_set, layers, queries):
-    import faiss
-
-    rows, times = _some(test_set, queries)
-    start = time.perf_counter()
-    held, wanted = (embed(model, part.images, layers) for part in (train_set, test_set))
-    spent, found = time.perf_counter() - start, {}
-    for layer in layers:
+        rows, times = self.queries(self.options.queries)
         start = time.perf_counter()
-        for part in (held[layer], wanted[layer]):
-            faiss.normalize_L2(part)
-        index = faiss.IndexFlatIP(held[layer].shape[1])
-        index.add(held.pop(layer))
-        middle = time.perf_counter()
-        found[layer] = {"indices": index.search(wanted[layer][rows], K)[1]}
-        spent += middle - start + (time.perf_counter() - middle) * times
-    return spent, found, rows
+        held, wanted = (embed(self.model, part.images, self.layers) for part in (self.train, self.test))
+        extracted, spent, found = time.perf_counter() - start, {}, {}
+        for layer in self.layers:
+            start = time.perf_counter()
+            for part in (held[layer], wanted[layer]):
+                faiss.normalize_L2(part)
+            index = faiss.IndexFlatIP(held[layer].shape[1])
+            index.add(held[layer])
+            middle = time.perf_counter()
+            at = index.search(wanted[layer][rows], self.k)[1]
+            spent[layer] = middle - start + (time.perf_counter() - middle) * times
+            del index
+            found[layer] = self._checked(at, wanted[layer][rows], held.pop(layer))
+        self.leave("faiss-flat", extracted + sum(spent.values()), spent, rows, found)
 
+    def captum(self):
+        from captum.influence import SimilarityInfluence
+        from torch.utils.data import TensorDataset
 
-def _captum(model, train_set, test_set, layers, queries):
-    from captum.influence import SimilarityInfluence
-    from captum.influence._core.similarity_influence import cosine_similarity
-    from torch.utils.data import TensorDataset
+        names, (rows, times) = conv_layers(self.model), self.queries(16)
+        for layer in self.layers:  # Captum takes contiguous embeddings only
+            self.model.get_submodule(names[layer]).register_forward_hook(lambda module, args, out: out.contiguous())
+        with tempfile.TemporaryDirectory() as folder:  # Captum keeps the embeddings on disk
+            start = time.perf_counter()
+            method = SimilarityInfluence(self.model, [names[layer] for layer in self.layers],
+                                         TensorDataset(scale(self.train.images)), folder, "bench", batch_size=256)
+            built, start = time.perf_counter() - start, time.perf_counter()
+            got = method.influence(scale(self.test.images[torch.from_numpy(rows)]), top_k=self.k)
+            searched = time.perf_counter() - start
+        found = {layer: {"indices": got[names[layer]][0].numpy()} for layer in self.layers}
+        self.leave("captum", built + searched * times, (), rows, found)
 
-    from .model import scale
-
-    names, (rows, times) = conv_layers(model), _some(test_set, min(queries, 16))
-    images = TensorDataset(scale(train_set.images))
-    with tempfile.TemporaryDirectory() as folder:
+    def engine(self, engine):
+        """One of ours."""
+        n, m = len(self.train), len(self.test)
+        much = n * m * sum(probe(self.model, self.test.images, self.layers)[0].values()) > _MUCH
+        rows, times = self.queries(1000 if much and engine != "shortlist" else m)
         start = time.perf_counter()
-        method = SimilarityInfluence(model, [names[layer] for layer in layers], images, folder, "bench", batch_size=256,
-                                     similarity_metric=cosine_similarity, similarity_direction="max")
-        built = time.perf_counter() - start
-        start = time.perf_counter()
-        got = method.influence(scale(test_set.images[torch.from_numpy(rows)]), top_k=K)
-        searched = time.perf_counter() - start
-    found = {layer: {"indices": got[names[layer]][0].numpy()} for layer in layers}
-    return built + searched * times, found, rows
+        got = layer_neighbors(self.model, self.train, self.test.subset(rows), self.layers, self.k, pixels=False,
+                              progress=False, memory_budget=self.options.memory, engine=engine)
+        spent = time.perf_counter() - start
+        search = {layer: note.pop("seconds") for layer, note in got.notes.items()}
+        rest = (spent - sum(search.values())) * (n + m) / (n + len(rows))  # the pass over the images
+        search = {layer: seconds * times for layer, seconds in search.items()}
+        found = {layer: {"indices": got.indices[layer], "distances": got.distances[layer],
+                         "votes": got.votes(layer)[:, [k - 1 for k in KS if k <= self.k]]} for layer in self.layers}
+        self.leave(f"engine={engine}", rest + sum(search.values()), search, rows, found, notes=got.notes)
+
+    def _checked(self, at, queries, train):
+        """Neighbours of another library, with their distances in float64."""
+        return {"indices": at, "distances": exact_distances(queries, train, at, "cosine")}
+
+    def measure(self, way):
+        with torch.inference_mode():
+            if way.startswith("engine="):
+                self.engine(way.removeprefix("engine="))
+            else:
+                getattr(self, way.replace("-", "_"))()
 
 
-def _measure(options):
-    """One way: its seconds, peak memory and what it found, as JSON and arrays in the folder."""
-    model, train_set, test_set, layers = _setup(options)
-    data, way = (model, train_set, test_set, layers), options.way
-    if way == "limits":
-        _limits(options, *data)
-        return
-    if way.startswith("engine="):
-        start = time.perf_counter()
-        got = layer_neighbors(*data[:3], layers, min(K, len(train_set)), pixels=False, progress=False,
-                              memory_budget=options.memory, engine=way.removeprefix("engine="))
-        spent, rows = time.perf_counter() - start, np.arange(len(test_set))
-        found = {layer: {"indices": got.indices[layer], "votes": got.votes(layer)[:, [k - 1 for k in KS]]}
-                 for layer in layers}
-        notes = {str(layer): note for layer, note in got.notes.items()}
-    else:
-        call = {"paper": lambda: _by_layer(*data, options.queries, _paper), "captum": lambda: _captum(*data, 16),
-                "sklearn": lambda: _by_layer(*data, options.queries, _sklearn),
-                "faiss-flat": lambda: _faiss_flat(*data, options.queries)}[way]
-        (spent, found, rows), notes = call(), {}
-    arrays = {f"{what}.{layer}": v for layer, one in found.items() for what, v in one.items()}
-    np.savez(Path(options.folder) / f"{way}.npz", rows=rows, **arrays)
-    _leave(options, seconds=spent, searched=len(rows), notes=notes)
+# --- tables ------------------------------------------------------------------------------------------------------
 
 
-def _leave(options, **what):
-    what["GiB"] = peak_memory() / 2**10
-    (Path(options.folder) / f"{options.way}.json").write_text(json.dumps(what))
-
-
-def _limits(options, model, train_set, test_set, layers):
-    """The bare forward pass, and the matrix products of brute force at the rate that they reach here."""
-    start = time.perf_counter()
-    for part in (train_set, test_set):
-        predict_logits(model, part.images)
-    forward = time.perf_counter() - start
-    dimensions = sum(embed(model, train_set.images[:1], layers)[layer].shape[1] for layer in layers)
-    a, b = torch.randn(2048, 4096), torch.randn(4096, 4096)
-    rates = []
-    for _ in range(5):
-        start = time.perf_counter()
-        a @ b
-        rates.append(2 * a.numel() * b.shape[1] / (time.perf_counter() - start))
-    products = 2 * len(train_set) * len(test_set) * dimensions / max(rates)
-    _leave(options, seconds=forward, products=products, gflops=max(rates) / 1e9)
-
-
-def table(options):
-    """Run every way asked for; a DataFrame with a row for each, and the notes of the shortlist."""
-    results = {}
-    for way in ["limits", *options.ways]:
-        command = [sys.executable, "-m", "ebe_utils.bench", "--way", way, *options.passed]
-        done = subprocess.run(command, capture_output=True, text=True)
+def run_ways(options, ways, folder, more=()):
+    """Measure each way in a process of its own; {row: its results}."""
+    for way in ways:
+        command = [sys.executable, "-m", "ebe_utils.bench", *options.given, "--folder", str(folder), "--way", way]
+        done = subprocess.run([*command, *more], capture_output=True, text=True)
         if done.returncode:
-            print(f"{way}: failed: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
-            continue
-        results[way] = json.loads((Path(options.folder) / f"{way}.json").read_text())
-        print(f"{way}: {results[way]['seconds']:.1f} s", file=sys.stderr, flush=True)
-    limits = results.pop("limits")
-    forward, brute = limits["seconds"], limits["seconds"] + limits["products"]
-    ours = results.get("engine=shortlist", {"seconds": float("nan")})["seconds"]
-    rows = [("bare forward pass", forward, limits["GiB"], "", "", ""),
-            (f"and brute force's products, {limits['gflops']:.0f} GFLOP/s", brute, None, "", "", "")]
-    for way, result in results.items():
-        part = f", {result['searched']:,} queries, scaled" if result["searched"] < options.n_test else ""
-        rows.append((WAYS[way] + part, result["seconds"], result["GiB"], *_agreement(options, way)))
-    found = pd.DataFrame(rows, columns=["way", "seconds", "peak GiB", "other votes than the paper's procedure",
-                                        "other neighbours than the shortlist", "queries compared"])
-    found.insert(2, "× forward", found["seconds"] / forward)
-    found.insert(3, "× brute force", found["seconds"] / brute)
-    found.insert(4, "× ours", found["seconds"] / ours)
-    return found, results.get("engine=shortlist", {}).get("notes", {})
+            print(f"{way}: failed: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr, flush=True)
+        else:
+            print(f"{way}: measured", file=sys.stderr, flush=True)
+    return {row: json.loads((folder / f"{row}.json").read_text()) for row in ROWS if (folder / f"{row}.json").exists()}
 
 
-def _agreement(options, way):
-    """(votes that differ from the paper's procedure, neighbours that differ from the shortlist's, of how many)."""
+def table(results, folder, n_test):
+    """A DataFrame with a row for each way: seconds, ratios, memory, and agreement with the others."""
+    def ratio(row):
+        return [r["seconds"] / results[row]["seconds"] if row in results else float("nan") for r in results.values()]
+
+    found = pd.DataFrame({"way": [ROWS[row] for row in results], "seconds": [r["seconds"] for r in results.values()]})
+    found["x forward"], found["x brute force"], found["x ours"] = map(ratio, ("forward", "limit", "engine=shortlist"))
+    found["peak GiB"] = [r["GiB"] for r in results.values()]
+    found["queries"] = [r["searched"] or n_test for r in results.values()]
+    agreement = pd.DataFrame([_agreement(folder, row) for row in results])
+    return pd.concat([found, agreement], axis=1)
+
+
+def _agreement(folder, row):
+    """How one row's votes differ from the paper's procedure, and its neighbours from the shortlist's."""
     def load(name):
-        file = Path(options.folder) / f"{name}.npz"
-        return np.load(file) if file.exists() else None
+        file = folder / f"{name}.npz"
+        return np.load(file) if file.exists() else {"rows": ()}
 
-    mine, out, queries = load(way), [], 0
-    for what, other in (("votes", load("paper")), ("indices", load("engine=shortlist"))):
-        if mine is None or other is None or not any(key.startswith(what) for key in mine):
-            out.append("")
-            continue
+    def pairs(what, other):
         _, here, there = np.intersect1d(mine["rows"], other["rows"], return_indices=True)
-        pairs = [(mine[key][here], other[key][there]) for key in mine if key.startswith(what) and key in other]
-        queries = len(here)
-        out.append(f"{sum((a != b).sum() for a, b in pairs):,} of {sum(a.size for a, _ in pairs):,}" if pairs else "")
-    return *out, f"{queries:,}" if queries else ""
+        keys = [key for key in mine if key.startswith(what) and key in other]
+        return [(mine[key][here], other[key][there]) for key in keys] if len(here) else []
+
+    mine, out = load(row), {}
+    if both := pairs("votes", load("paper")):
+        out["other votes"] = _share(both)
+    if both := pairs("indices", load("engine=shortlist")):
+        out["other neighbours"] = _share(both)
+    if both := pairs("distances", load("engine=shortlist")):
+        out["distances differ by"] = max(np.abs(a.astype(float) - b).max() for a, b in both)
+    return out
+
+
+def _share(pairs):
+    return f"{sum((a != b).sum() for a, b in pairs):,} of {sum(a.size for a, _ in pairs):,}"
+
+
+def layer_table(results):
+    """Tidy: seconds of search of each way at each layer, without the pass over the images, and what ours says of it."""
+    dimensions = results["limit"]["dimensions"]
+    rows = [{"way": row, "layer": layer, "dimension": dimensions[layer], "seconds": seconds,
+             **result.get("notes", {}).get(layer, {})}
+            for row, result in results.items() for layer, seconds in result["layer_seconds"].items()]
+    return pd.DataFrame(rows)
+
+
+def growth(options, folder, network):
+    """Tidy: seconds and peak memory while the number of training images doubles four times."""
+    rows = []
+    for times in (16, 8, 4, 2, 1):
+        n = options.n_train // times
+        here = folder / f"growth-{n}"
+        here.mkdir()
+        more = ["--train", str(n), "--test", str(min(options.growth, options.n_test)), "--network", str(network)]
+        found = run_ways(options, [way for way in ("limits", "faiss-flat", "engine=shortlist") if way in options.ways],
+                         here, more)
+        rows += [{"way": row, "training images": n, "seconds": r["seconds"], "GiB": r["GiB"]}
+                 for row, r in found.items()]
+    return pd.DataFrame(rows)
+
+
+def about(options, layers):
+    """What was measured, and on what."""
+    file = Path("/proc/cpuinfo")
+    cpu = re.search(r"model name\s*: (.*)", file.read_text()) if file.exists() else None
+    return {"dataset": options.dataset, "training images": options.n_train, "test images": options.n_test,
+            "layers": layers, "stem": options.stem, "epochs of the network": options.epochs, "k": K,
+            "growth queries": options.growth, "processor": cpu[1] if cpu else platform.processor(),
+            "threads": torch.get_num_threads(), "python": platform.python_version(), "versions": versions()}
 
 
 def main(argv=None):
-    """Measure, and print the table."""
+    """Measure, and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m ebe_utils.bench", description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="digits", help="digits, mnist, fashion_mnist, cifar10 (default: digits)")
     parser.add_argument("--train", type=int, default=0, help="training images (default: all)")
     parser.add_argument("--test", type=int, default=0, help="test images (default: all)")
     parser.add_argument("--stem", default="imagenet")
-    parser.add_argument("--epochs", type=int, default=3, help="of the network that embeds")
+    parser.add_argument("--epochs", type=int, default=3, help="of the network that embeds (default: 3)")
     parser.add_argument("--layers", type=int, nargs="+", help="layers to search (default: all 20)")
     parser.add_argument("--queries", type=int, default=500, help="queries of the ways that are scaled (default: 500)")
     parser.add_argument("--memory", type=float, help="memory budget of ours, in GiB")
-    ways = [way for way in WAYS if way != "captum" or importlib.util.find_spec("captum")]
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=ways, help="(default: all that are installed)")
-    parser.add_argument("--folder", help="where results go (default: a temporary folder)")
-    parser.add_argument("--way", help=argparse.SUPPRESS)
+    parser.add_argument("--growth", type=int, default=0, help="queries of the growth curve (default: 0, no curve)")
+    parser.add_argument("--save", help="folder to write the tables to, as CSV")
+    there = [w for w in WAYS if importlib.util.find_spec({"faiss-flat": "faiss", "engine=faiss": "faiss",
+                                                          "captum": "captum"}.get(w, "torch"))]
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=there, help="(default: all that are installed)")
+    for hidden in ("--folder", "--way", "--network"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
     argv = [re.sub(r"^([A-Z]+)=", lambda m: f"--{m[1].lower()}=", word)  # as make passes them on
             for word in (sys.argv[1:] if argv is None else argv)]
     options = parser.parse_args(argv)
     if options.way:
-        return _measure(options)
+        _Bench(options).measure(options.way)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        options.folder = options.folder or folder
-        Path(options.folder).mkdir(parents=True, exist_ok=True)
-        options.passed = [*argv, "--folder", options.folder]
-        options.n_test = len(_setup(options)[2])
-        found, notes = table(options)
-    print(found.to_string(index=False, float_format=lambda v: f"{v:.2f}", na_rep=""))
-    for layer, note in notes.items():
-        if "rank" in note:
-            print(f"layer {layer}: {note['rank']} directions, first bound {note['head']}; "
-                  f"{note['compared']:.2%} of all distances computed")
-    return None
+        options.folder, options.given, folder = folder, argv, Path(folder)
+        bench = _Bench(options)
+        options.n_train, options.n_test = len(bench.train), len(bench.test)
+        results = run_ways(options, options.ways, folder)
+        tables = {"table": table(results, folder, options.n_test), "layers": layer_table(results)}
+        if options.growth:
+            tables["growth"] = growth(options, folder, folder / "model.safetensors")
+    for found in tables.values():
+        print(found.to_string(index=False, float_format=lambda v: f"{v:.3g}", na_rep=""), "\n")
+    if options.save:
+        Path(options.save).mkdir(parents=True, exist_ok=True)
+        for name, found in tables.items():
+            write_text(Path(options.save) / f"{name}.csv", found.to_csv(index=False, float_format="%.5g"))
+        write_text(Path(options.save) / "about.json", json.dumps(about(options, bench.layers), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -332,7 +332,7 @@ class Step:
                     "outputs": {f.relative_to(self.folder).as_posix(): _sha256(f) for f in files},
                     "seconds": round(time.perf_counter() - self._start, 1), "peak_memory_MiB": peak_memory(),
                     "device": _device(), "python": platform.python_version(), "machine": platform.machine(),
-                    "versions": {p: importlib.metadata.version(p) for p in _VERSIONS},
+                    "versions": versions(),
                     "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
                 write_text(self.folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
         finally:
@@ -381,6 +381,11 @@ def peak_memory():
     except ImportError:  # Windows
         return None
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**10 if sys.platform != "darwin" else 2**20))
+
+
+def versions():
+    """{package: version} of what decides the numbers."""
+    return {package: importlib.metadata.version(package) for package in _VERSIONS}
 
 
 def _device():

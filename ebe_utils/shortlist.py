@@ -37,7 +37,7 @@ _WAITING = 2**19  # pairs that wait at most for their distance to be computed, b
 _TILE = 128  # queries whose scores are held at a time
 _SAMPLE = 2**25  # values, of the first training rows, that the directions are fitted to
 _RANKS, _HEADS = (64, 128, 256, 384), (16, 32, 64, 128)  # numbers of directions that are tried
-_SMALL = 5e9  # multiplications of a brute-force search below which directions do not pay
+_TINY = 5e9  # multiplications of a brute-force search below which directions do not pay
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 
 
@@ -471,7 +471,7 @@ class Shortlist:
         (n, d), m = rows.shape, len(self.rows)
         total = max(self.n_train or n, n)
         self.head = 0
-        ranks = [r for r in _RANKS if r <= min(d / 4, n / 2)] if total * m * d > _SMALL else []
+        ranks = [r for r in _RANKS if r <= min(d / 4, n / 2)] if total * m * d > _TINY else []
         self.basis = Basis(rows, self.metric, max(ranks, default=0))
         began = perf_counter()
         train = self.basis.project(rows, train=True)

@@ -5,6 +5,7 @@ and dropped. One search with the largest K serves every k, since its first k col
 """
 
 import json
+import time
 from dataclasses import dataclass, field
 
 import joblib
@@ -30,7 +31,8 @@ class LayerNeighbors:
 
     names: {layer: module name}; indices int32 and distances float32: {layer: (n_test, K)}; train_labels (n_train,);
     test_labels and network (the network's own predictions), (n_test,); dimensions: {layer: d}; notes: what the
-    engine has to say of its search, {layer: {"compared": share of all distances that were computed, ...}}, not saved.
+    engine has to say of its search, {layer: {"seconds": of search, without the passes over the images, "compared":
+    share of all distances that were computed, ...}}, not saved.
     """
 
     names: dict
@@ -263,15 +265,21 @@ def _search(images, offset, model, test_images, k, metric, pooling, engine, batc
             if bar is not None:
                 bar.update(now.stop - now.start)
         searches = {layer: searcher(queries[layer], k, metric, engine, len(images)) for layer in layers}
+        seconds = dict.fromkeys(layers, 0.0)
         for now, _ in _embeddings(model, images, layers, pooling, batch_size, device, held):
             if now.stop % shard == 0 or now.stop == len(images):
                 for layer in layers:
+                    start = time.perf_counter()
                     searches[layer].add(held[layer][:(now.stop - 1) % shard + 1])
+                    seconds[layer] += time.perf_counter() - start
             if bar is not None:
                 bar.update(now.stop - now.start)
         for layer in layers:
-            distances, indices = searches[layer].result()
-            found[layer].append((distances, indices + offset, searches.pop(layer).notes()))
+            start = time.perf_counter()
+            search = searches.pop(layer)
+            distances, indices = search.result()
+            notes = {"seconds": seconds[layer] + time.perf_counter() - start, **search.notes()}
+            found[layer].append((distances, indices + offset, notes))
     for layer, searched in found.items():
         distances, indices, notes = zip(*searched, strict=True)
         found[layer] = np.concatenate(distances), np.concatenate(indices), _together(notes)
@@ -279,9 +287,9 @@ def _search(images, offset, model, test_images, k, metric, pooling, engine, batc
 
 
 def _together(notes):
-    """The notes of several searches as one: shares on average, but the worst recall."""
-    return notes[0] | {key: (min if key == "recall" else np.mean)([note[key] for note in notes])
-                       for key in ("looked", "compared", "recall") if key in notes[0]}
+    """The notes of several searches as one: the sum of seconds, shares on average, but the worst recall."""
+    how = {"seconds": sum, "looked": np.mean, "compared": np.mean, "recall": min}
+    return notes[0] | {key: float(how[key]([note[key] for note in notes])) for key in how if key in notes[0]}
 
 
 def sweep_table(neighbors, ks=range(1, 51), weights="uniform"):

@@ -115,8 +115,8 @@ def test_a_failing_notebook_stops_the_sequence_and_is_kept(monkeypatch, tmp_path
 
 def test_papermill_runs_a_notebook_from_any_folder(run, tmp_path):
     out = tmp_path / "out.ipynb"
-    subprocess.run([sys.executable, "-m", "papermill", str(NOTEBOOKS / "05_figures.ipynb"), str(out), "-p", "k", "5",
-                    "-k", "python3", "--no-progress-bar"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "papermill", str(NOTEBOOKS / "03_attribution.ipynb"), str(out), "-p", "k",
+                    "5", "-k", "python3", "--no-progress-bar"], cwd=tmp_path, check=True, capture_output=True)
     assert "PASS" in out.read_text(encoding="utf-8")
 
 

@@ -81,7 +81,7 @@ def test_the_bound_is_above_every_product(rank):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_shards_and_threads_do_not_change_a_bit(metric, kind, monkeypatch):
-    monkeypatch.setattr(shortlist, "_SMALL", 0)
+    monkeypatch.setattr(shortlist, "_TINY", 0)
     train, queries = rows_of(kind, 0, 400, 400), rows_of(kind, 1, 100, 400)
     found, threads = [], torch.get_num_threads()
     try:
@@ -127,7 +127,7 @@ def test_copies_zeros_and_all_rows(metric, rank):
 
 
 def test_directions_chosen_by_trial(monkeypatch):
-    monkeypatch.setattr(shortlist, "_SMALL", 0)
+    monkeypatch.setattr(shortlist, "_TINY", 0)
     found = {}
     for kind in ("isotropic", "subspace"):
         train, queries = rows_of(kind, 0, 4000, 1024), rows_of(kind, 1, 600, 1024)
