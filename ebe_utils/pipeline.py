@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def run_notebooks(parameters, only=(), progress=print):
         given["run"] = run.name
     out = run.path / "notebooks"
     out.mkdir(exist_ok=True)
-    with run.lock(".sequence.lock"):
+    # The HTML copy of a notebook is made while the next one's kernel starts.
+    with run.lock(".sequence.lock"), ThreadPoolExecutor(1) as beside:
+        copies = []
         for path in paths:
             start = time.perf_counter()
             known = papermill.inspect_notebook(path)
@@ -56,8 +59,10 @@ def run_notebooks(parameters, only=(), progress=print):
                 raise RunError(f"{path.name}, cell {error.exec_count}: {error.ename}: {error.evalue}\n"
                                f"The notebook as far as it came: {out / path.name}") from None
             part.replace(out / path.name)
-            write_html(out / path.name)
+            copies.append(beside.submit(write_html, out / path.name))
             progress(f"{path.stem:<20} {time.perf_counter() - start:5.0f} s")
+        for copy in copies:
+            copy.result()
     return run
 
 

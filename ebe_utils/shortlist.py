@@ -35,7 +35,7 @@ _CELLS = 64  # groups that training rows are sorted into
 _NEAR = 1024  # training rows among which exact distances are computed at a time
 _WAITING = 2**19  # pairs that wait at most for their distance to be computed, but for one tile's
 _TILE = 128  # queries whose scores are held at a time
-_SAMPLE = 2**25  # values, of the first training rows, that the directions are fitted to
+_SAMPLE = 2**23  # values, of the first training rows, that the directions are fitted to
 _RANKS, _HEADS = (64, 128, 256, 384), (16, 32, 64, 128)  # numbers of directions that are tried
 _TINY = 5e9  # multiplications of a brute-force search below which directions do not pay
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
@@ -262,10 +262,14 @@ class Basis:
         if self.rank == 0:
             return
         scaled -= torch.from_numpy(self.center)
-        with torch.random.fork_rng(devices=[]):  # random projections begin the search for the directions
+        with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            found = torch.svd_lowrank(scaled, min(self.rank + 32, *scaled.shape), niter=1)[2][:, :self.rank]
-        found = torch.linalg.qr(found.double())[0].float()
+            found = torch.randn(d, min(self.rank + 32, *scaled.shape))
+        # Random projections and one power iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4), then the
+        # leading eigenvectors within the space found.
+        found = torch.linalg.qr(scaled.T @ torch.linalg.qr(scaled @ found)[0])[0]
+        inside = scaled @ found
+        found = found @ torch.linalg.eigh(inside.T @ inside)[1].flip(1)[:, :self.rank]
         turned = found.double()
         self._oblique = torch.linalg.matrix_norm(turned.T @ turned - torch.eye(self.rank).double()).item()
         self.directions = np.zeros((-(-d // _CHUNK) * _CHUNK, self.rank), np.float32)
