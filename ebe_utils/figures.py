@@ -144,7 +144,9 @@ def layers_figure(neighbors, test_set, train_set, position, layers=STRIP_LAYERS,
     neighbors: `LayerNeighbors` of these two sets; position: of the image in the test set.
     """
     layers = [layer for layer in layers if layer in neighbors.names]
-    figure, axes = plt.subplots(len(layers), k + 1, figsize=(0.85 * (k + 1), 1.02 * len(layers)), squeeze=False)
+    height = 0.84 * len(layers) + 0.9  # laid out by hand: the constrained layout of so many axes takes seconds
+    figure, axes = plt.subplots(len(layers), k + 1, figsize=(0.85 * (k + 1), height), squeeze=False, layout="none")
+    figure.subplots_adjust(left=0.02, right=0.99, top=1 - 0.5 / height, bottom=0.4 / height, wspace=0.06, hspace=0.06)
     truth, classes, rows = int(test_set.labels[position]), test_set.classes, []
     for row, layer in enumerate(layers):
         axes[row, 0].axis("off")

@@ -30,7 +30,7 @@ from .training import OPTIMIZERS, SCHEDULES
 
 # Largest number of training and test images, epochs and learning-rate schedule of each profile; None keeps all images.
 PROFILES = {"quick": (10_000, 2_000, 3, "linear"), "paper": (None, None, 60, "constant")}
-_QUICK_EPOCHS_BELOW_5000 = 10
+_QUICK_EPOCHS_BELOW_5000 = 7
 # Network accuracy below which a run's checks fail; anything lower means that something broke.
 FLOORS = {"digits": 0.85, "mnist": 0.95, "fashion_mnist": 0.8, "cifar10": 0.3}
 _VERSIONS = ("ebe-utils", "torch", "torchvision", "numpy", "scikit-learn")
@@ -45,7 +45,7 @@ class Parameters:
     """Everything that an experiment can be asked to do; the comments are the help texts of the command line."""
 
     dataset: str = "digits"  # digits, mnist, fashion_mnist, cifar10, or folder:PATH
-    profile: str = "quick"  # quick (at most 10,000/2,000 images, 3 or 10 epochs) or paper (all, 60 epochs)
+    profile: str = "quick"  # quick (at most 10,000/2,000 images, 3 or 7 epochs) or paper (all, 60 epochs)
     seed: int = 0  # every random choice hangs on it
     epochs: int = 0  # training epochs; 0 takes the profile's
     n_train: int = 0  # training images; 0 takes the profile's
@@ -197,7 +197,7 @@ class Run:
         return load_dataset(p.dataset, None, *sizes, seed=p.seed, image_size=p.image_size or None)
 
     def epochs(self, train_set):
-        """Training epochs: the parameter, or the profile's (quick: 10 below 5,000 images, else 3)."""
+        """Training epochs: the parameter, or the profile's (quick: 7 below 5,000 images, else 3)."""
         if self.parameters.epochs:
             return self.parameters.epochs
         small = self.parameters.profile == "quick" and len(train_set) < 5000

@@ -3,6 +3,7 @@
 import re
 import tomllib
 
+import pandas as pd
 import yaml
 
 from ebe_utils.pipeline import CHECKOUT
@@ -38,3 +39,15 @@ def test_links_of_the_readme_lead_to_files():
     assert links
     for link in links:
         assert (CHECKOUT / (link[0] or link[1])).exists(), link
+
+
+def test_the_readme_shows_the_committed_benchmark():
+    table = pd.read_csv(CHECKOUT / "data/reference/benchmark/mnist/table.csv")
+    known = {(f"{seconds:,.0f}", f"{ratio:,.{0 if round(ratio) == 1 or ratio > 10 else 1}f}"): f"{peak:.1f}"
+             for seconds, ratio, peak in table[["seconds", "x forward", "peak GiB"]].itertuples(index=False)}
+    rows = re.findall(r"^\|[^|]*\| \**([\d,]+)\** \| \**([\d.,]+)\** \| ?\**([\d.]*)\** \|$",
+                      (CHECKOUT / "README.md").read_text(), re.MULTILINE)
+    assert len(rows) == 7
+    for seconds, ratio, peak in rows:
+        assert (seconds, ratio) in known
+        assert peak in ("", known[seconds, ratio])

@@ -175,7 +175,7 @@ def test_data_of_a_run_are_those_of_its_seed():
         assert [part.fingerprint() for part in found] == [part.fingerprint() for part in expected]
 
 
-@pytest.mark.parametrize("options, images, epochs", [({}, 4999, 10), ({}, 5000, 3), ({"profile": "paper"}, 100, 60),
+@pytest.mark.parametrize("options, images, epochs", [({}, 4999, 7), ({}, 5000, 3), ({"profile": "paper"}, 100, 60),
                                                      ({"profile": "paper", "epochs": 3}, 100, 3)])
 def test_epochs_of_the_profiles(options, images, epochs):
     assert Run(Parameters(**options)).epochs(range(images)) == epochs
