@@ -333,7 +333,7 @@ from ebe_utils.runs import peak_memory
 budget = float(sys.argv[1]) or None
 rng = np.random.default_rng(0)
 train, test = (ImageSet(rng.integers(0, 256, (n, 1, 28, 28), dtype=np.uint8), np.arange(n) % 10)
-               for n in (2048, 512))
+               for n in (4096, 512))
 found = layer_neighbors(resnet18(train), train, test, range(1, 8), 10, engine="shortlist", memory_budget=budget)
 print("peak", peak_memory() / 2**10)
 """
