@@ -302,6 +302,7 @@ class Index:
             rows = np.ascontiguousarray(train.numpy())
             self.basis = Basis(rows, metric, min(128, train.shape[1] // 2))
             self.train = self.basis.project(rows, train=True)
+            self.train.keep = True
         else:
             self.train = Prepared(train, metric)
 

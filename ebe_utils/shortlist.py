@@ -207,6 +207,7 @@ class Rows:
     def __init__(self, rows, order, square, scale, low, norm, loss):
         self.rows, self.order, self.square, self.scale = rows, order, square, scale
         self.low, self.norm, self.loss, self._split = low, norm, loss, {}
+        self.keep = False  # every split made, which costs memory, or the last one only
 
     def leading(self, basis):
         """The same rows with the directions that `basis` has kept."""
@@ -234,7 +235,9 @@ class Rows:
         """
         if (rank, query) not in self._split:
             head, tail = self._make(rank, query)
-            self._split = {(rank, query): (head if query else np.ascontiguousarray(head.T), tail)}
+            if not self.keep:
+                self._split.clear()
+            self._split[rank, query] = head if query else np.ascontiguousarray(head.T), tail
         return self._split[rank, query]
 
     def _make(self, rank, query):
