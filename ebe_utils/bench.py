@@ -55,6 +55,7 @@ class _Bench:
             train(self.model, part, epochs=options.epochs, schedule="linear", progress=False)
             save_model(file, self.model, self.train)
         self.layers = options.layers or list(conv_layers(self.model))
+        self.dimensions = probe(self.model, self.train.images, self.layers)[0]
         self.k = min(K, len(self.train))
 
     def queries(self, most):
@@ -79,15 +80,15 @@ class _Bench:
             predict_logits(self.model, part.images)
         forward = time.perf_counter() - start
         self.leave("forward", forward)
-        dimensions = probe(self.model, self.train.images, self.layers)[0]
         a, b = torch.randn(2048, 2048), torch.randn(2048, 4096)
         rates = []
         for _ in range(3):
             start = time.perf_counter()
             a @ b
             rates.append(2 * a.numel() * b.shape[1] / (time.perf_counter() - start))
-        products = {layer: 2 * len(self.train) * len(self.test) * d / max(rates) for layer, d in dimensions.items()}
-        self.leave("limit", forward + sum(products.values()), products, gflops=max(rates) / 1e9, dimensions=dimensions)
+        pairs = len(self.train) * len(self.test)
+        products = {layer: 2 * pairs * d / max(rates) for layer, d in self.dimensions.items()}
+        self.leave("limit", forward + sum(products.values()), products, gflops=max(rates) / 1e9)
 
     def sklearn(self):
         """The paper's procedure and the sensible one. Both extract alike, which is done once and counted for each."""
@@ -154,7 +155,7 @@ class _Bench:
     def engine(self, engine):
         """One of ours."""
         n, m = len(self.train), len(self.test)
-        much = n * m * sum(probe(self.model, self.test.images, self.layers)[0].values()) > _MUCH
+        much = n * m * sum(self.dimensions.values()) > _MUCH
         rows, times = self.queries(1000 if much and engine != "shortlist" else m)
         options = {"pixels": False, "progress": False, "memory_budget": self.options.memory, "engine": engine}
         few = np.arange(min(64, m, n))  # compiles the kernels, which happens once in an installation
@@ -234,10 +235,9 @@ def _share(pairs):
     return f"{sum((a != b).sum() for a, b in pairs):,} of {sum(a.size for a, _ in pairs):,}"
 
 
-def layer_table(results):
+def layer_table(results, dimensions):
     """Tidy: seconds of search of each way at each layer, without the pass over the images, and what ours says of it."""
-    dimensions = results["limit"]["dimensions"]
-    rows = [{"way": row, "layer": layer, "dimension": dimensions[layer], "seconds": seconds,
+    rows = [{"way": row, "layer": layer, "dimension": dimensions[int(layer)], "seconds": seconds,
              **result.get("notes", {}).get(layer, {})}
             for row, result in results.items() for layer, seconds in result["layer_seconds"].items()]
     return pd.DataFrame(rows)
@@ -297,7 +297,7 @@ def main(argv=None):
         bench = _Bench(options)
         options.n_train, options.n_test = len(bench.train), len(bench.test)
         results = run_ways(options, options.ways, folder)
-        tables = {"table": table(results, folder, options.n_test), "layers": layer_table(results)}
+        tables = {"table": table(results, folder, options.n_test), "layers": layer_table(results, bench.dimensions)}
         if options.growth:
             tables["growth"] = growth(options, folder, folder / "model.safetensors")
     for found in tables.values():

@@ -12,17 +12,17 @@ from ebe_utils import bench
 WAYS = ["limits", "sklearn", "engine=torch", "engine=shortlist"]
 
 
+def measured_here(command, **_):
+    bench.main(command[3:])
+    return types.SimpleNamespace(returncode=0)
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """The tables of a small benchmark whose ways are measured in this process."""
     folder = tmp_path_factory.mktemp("bench")
-
-    def measure(command, **_):
-        bench.main(command[3:])
-        return types.SimpleNamespace(returncode=0)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.subprocess, "run", measure)
+        patch.setattr(bench.subprocess, "run", measured_here)
         patch.setattr(bench, "_MUCH", 1e7)
         bench.main(["TRAIN=320", "TEST=60", "--layers", "1", "14", "--epochs", "1", "--queries", "20", "--growth", "10",
                     "--save", str(folder), "--ways", *WAYS])
@@ -42,6 +42,12 @@ def test_ways_agree_and_ratios_are_of_the_same_table(saved):
     np.testing.assert_allclose(table["x forward"], seconds / seconds.iloc[0], rtol=1e-3)
     np.testing.assert_allclose(table["x ours"], seconds / seconds.iloc[-1], rtol=1e-3)
     assert (table["peak GiB"] > 0.1).all()
+
+
+def test_one_way_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench.subprocess, "run", measured_here)
+    bench.main(["--train", "60", "--test", "20", "--layers", "14", "--epochs", "1", "--ways", "engine=torch"])
+    assert bench.ROWS["engine=torch"] in capsys.readouterr().out
 
 
 def test_disagreement_is_counted(tmp_path):

@@ -177,3 +177,5 @@ def test_an_index_of_many_rows_answers_as_brute_force(monkeypatch):
     assert index.basis is not None
     assert_same(index.kneighbors(queries, 15), brute(train, queries, 15, "cosine"))
     assert_same(index.kneighbors(queries[:1], 2000), brute(train, queries[:1], 2000, "cosine"))
+    again = rows_of("subspace", 2, 9, 300)  # what was made ready belongs to the training rows only
+    assert_same(index.kneighbors(again, 15), brute(train, again, 15, "cosine"))
