@@ -1,5 +1,5 @@
-# make run   the notebooks in order, on real digits; variables are the parameters of the run:
-#            make run DATASET=mnist PROFILE=paper SEED=1
+# make run   the paper's experiment, notebooks 00 to 05, on real digits; variables are the parameters of the run:
+#            make run DATASET=mnist PROFILE=paper SEED=1; ONLY="06 07" names other notebooks, ONLY=all runs every one
 # make test  lint, unit tests, the sequence, and nbval over the committed notebooks
 # make bench the layer sweep beside what one would write instead: make bench DATASET=mnist TRAIN=10000 TEST=2000
 # make notebooks  execute the committed notebooks anew, with the defaults, and the figures that go with them

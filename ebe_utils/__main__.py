@@ -11,7 +11,7 @@ from dataclasses import fields
 
 from .checks import did_you_mean
 from .data import DataError
-from .pipeline import publish, run_notebooks, summary
+from .pipeline import EXPERIMENT, publish, run_notebooks, summary
 from .runs import Parameters, RunError
 
 
@@ -22,13 +22,14 @@ def parser():
     run = commands.add_parser("run", help="run the notebooks in order with these parameters", allow_abbrev=False)
     publish = commands.add_parser("publish", help="run the notebooks with the defaults and commit-ready outputs",
                                   allow_abbrev=False)
-    run.add_argument("--only", nargs="+", default=(), metavar="NN", help="run just these notebooks (03, say)")
+    run.add_argument("--only", nargs="+", default=EXPERIMENT, metavar="NN",
+                     help="the notebooks to run (06 07, say), or all; by default the paper's experiment, 00 to 05")
     comments = dict(re.findall(r"^    (\w+): .*#\s(.*)$", inspect.getsource(Parameters), re.MULTILINE))
     for field in fields(Parameters):
         run.add_argument(f"--{field.name.replace('_', '-')}", dest=field.name, default=field.default,
                          type=_reader(field), metavar=field.name.upper(),
                          help=f"{comments[field.name].replace('%', '%%')} (default: {field.default!r})")
-    publish.set_defaults(only=())
+    publish.set_defaults(only=["all"])
     return main
 
 
@@ -59,10 +60,11 @@ def main(argv=None):
         return 2
     given = {f.name: getattr(options, f.name) for f in fields(Parameters) if hasattr(options, f.name)}
     try:
-        run = run_notebooks(Parameters.of(**given), options.only)
+        only = " ".join(options.only).split()  # ONLY="06 07" comes as one word
+        run = run_notebooks(Parameters.of(**given), only)
         if options.command == "publish":
             publish(run)
-        if not options.only:
+        if {*EXPERIMENT} <= {*only} or "all" in only:
             print("\n" + summary(run))
     except (ValueError, TypeError, RunError, DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -13,6 +13,7 @@ from .runs import Parameters, Run, RunError, write_text
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = CHECKOUT / "notebooks"
+EXPERIMENT = ("00", "01", "02", "03", "04", "05")  # the paper's; the other notebooks go beyond it
 
 
 def notebook_paths(folder=NOTEBOOKS):
@@ -24,17 +25,17 @@ def notebook_paths(folder=NOTEBOOKS):
     return paths
 
 
-def run_notebooks(parameters, only=(), progress=print):
+def run_notebooks(parameters, only=EXPERIMENT, progress=print):
     """Run the notebooks in order with these `Parameters`; each leaves NAME.ipynb and NAME.html in the run's folder.
 
-    only: beginnings of notebook names ("03", say) to run just those. Everything that can be wrong with the
+    only: beginnings of the names of the notebooks to run ("06", say), or ["all"]. Everything that can be wrong with the
     parameters and the data is found before the first notebook starts. Returns the `Run`.
     """
     import papermill
 
-    paths = [p for p in notebook_paths() if not only or p.name.startswith(tuple(only))]
+    paths = [p for p in notebook_paths() if "all" in only or p.name.startswith(tuple(only))]
     if not paths:
-        raise ValueError(f"no notebook begins with {', '.join(only)}; there are "
+        raise ValueError(f"no notebook begins with {', '.join(only)}; there are all, "
                          f"{', '.join(p.stem for p in notebook_paths())}.")
     Run(parameters).check()
     run = Run.start(**asdict(parameters))

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from ebe_utils.pipeline import notebook_paths
+from ebe_utils.pipeline import EXPERIMENT, notebook_paths
 from ebe_utils.runs import Parameters
 
 PATHS = notebook_paths()
@@ -25,6 +25,7 @@ def tags(cell):
 
 def test_the_sequence_is_there():
     assert [p.stem for p in PATHS] == list(COMPARED)
+    assert [p.stem[:2] for p in PATHS if p.stem <= "05_figures"] == list(EXPERIMENT)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)

@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from ebe_utils import embed
 from ebe_utils.__main__ import main
-from ebe_utils.pipeline import NOTEBOOKS, clean, notebook_paths, run_notebooks, summary
+from ebe_utils.pipeline import EXPERIMENT, NOTEBOOKS, clean, notebook_paths, run_notebooks, summary
 from ebe_utils.runs import Parameters, Run, RunError
 from ebe_utils.sweep import LayerNeighbors
 
@@ -20,7 +20,7 @@ STEPS = ("train", "embeddings", "attribution", "sweep", "figures")
 
 @pytest.fixture(scope="module")
 def run():
-    return run_notebooks(Parameters())
+    return run_notebooks(Parameters(), ["all"])
 
 
 def test_every_notebook_leaves_an_executed_copy_and_html(run):
@@ -147,12 +147,23 @@ def test_nbval_fails_on_a_changed_output(run, tmp_path):
     (["--n-train", "5000"], "there are 1437 images"),
     (["--metric", "cosin"], "Did you mean 'cosine'?"),
     (["--only", "77"], "no notebook begins with 77"),
+    (["ONLY=77 78"], "no notebook begins with 77, 78; there are all, 00_start_here"),
 ])
 def test_the_command_line_refuses_bad_parameters_and_writes_nothing(words, message, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("EBE_RUNS_DIR", str(tmp_path / "runs"))
     assert main(["run", *words]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("words", "only", "summed_up"), [
+    ([], EXPERIMENT, True), (["ONLY=all"], ("all",), True), (["ONLY=06 07"], ("06", "07"), False),
+    (["--only", "04", "05"], ("04", "05"), False)])
+def test_the_command_line_chooses_notebooks(words, only, summed_up, monkeypatch, capsys):
+    monkeypatch.setattr("ebe_utils.__main__.run_notebooks", lambda parameters, only: only)
+    monkeypatch.setattr("ebe_utils.__main__.summary", lambda run: f"ran {run}")
+    assert main(["run", *words]) == 0
+    assert capsys.readouterr().out == (f"\nran {[*only]}\n" if summed_up else "")
 
 
 def test_clean_keeps_outputs_and_drops_what_papermill_adds():
