@@ -3,11 +3,12 @@
 # make test  lint, unit tests, the sequence, and nbval over the committed notebooks
 # make bench the layer sweep beside what one would write instead: make bench DATASET=mnist TRAIN=10000 TEST=2000
 # make notebooks  execute the committed notebooks anew, with the defaults, and the figures that go with them
+# make reference  do the runs of data/reference again: make reference RUNS=mnist-paper-seed0 for one of them
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test bench notebooks clean
+.PHONY: run test bench notebooks reference clean
 
 # Every variable given on the command line is a parameter: DATASET=mnist means --dataset mnist.
 run: $(VENV)/installed
@@ -23,6 +24,9 @@ bench: $(VENV)/installed
 notebooks: $(VENV)/installed
 	$(BIN)/python -m ebe_utils publish
 	$(BIN)/ruff check notebooks
+
+reference: $(VENV)/installed
+	@$(BIN)/python -m ebe_utils reference $(RUNS)
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }

@@ -12,7 +12,8 @@ from dataclasses import fields
 from .checks import did_you_mean
 from .data import DataError
 from .pipeline import EXPERIMENT, publish, run_notebooks, summary
-from .runs import Parameters, RunError
+from .reference import keep_results, update_readme
+from .runs import REFERENCE, Parameters, Run, RunError
 
 
 def parser():
@@ -22,6 +23,12 @@ def parser():
     run = commands.add_parser("run", help="run the notebooks in order with these parameters", allow_abbrev=False)
     publish = commands.add_parser("publish", help="run the notebooks with the defaults and commit-ready outputs",
                                   allow_abbrev=False)
+    keep = commands.add_parser("keep", help="copy the tables of finished runs to data/reference and to the README",
+                               allow_abbrev=False)
+    keep.add_argument("names", nargs="+", metavar="RUN", help="name of a run's folder")
+    again = commands.add_parser("reference", help="do all runs of data/reference again, and keep their tables",
+                                allow_abbrev=False)
+    again.add_argument("names", nargs="*", metavar="RUN", help="only these")
     run.add_argument("--only", nargs="+", default=EXPERIMENT, metavar="NN",
                      help="the notebooks to run (06 07, say), or all; by default the paper's experiment, 00 to 05")
     comments = dict(re.findall(r"^    (\w+): .*#\s(.*)$", inspect.getsource(Parameters), re.MULTILINE))
@@ -60,6 +67,8 @@ def main(argv=None):
         return 2
     given = {f.name: getattr(options, f.name) for f in fields(Parameters) if hasattr(options, f.name)}
     try:
+        if options.command in ("keep", "reference"):
+            return _keep(options)
         only = " ".join(options.only).split()  # ONLY="06 07" comes as one word
         run = run_notebooks(Parameters.of(**given), only)
         if options.command == "publish":
@@ -69,6 +78,18 @@ def main(argv=None):
     except (ValueError, TypeError, RunError, DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, RunError | OSError) else 2
+    return 0
+
+
+def _keep(options):
+    known = {name: run.parameters for name, run in Run.kept().items()}
+    for name in options.names or known:
+        if options.command == "reference":
+            if name not in known:
+                raise ValueError(f"there is no run {name!r} in {REFERENCE}; there are {', '.join(known) or 'none'}.")
+            run_notebooks(known[name], ["01", "04", "05", "07"])
+        print("kept:", keep_results(Run.open(name)))
+    update_readme()
     return 0
 
 

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from .checks import one_of
+from .checks import one_of, real
 from .data import as_image_set
 from .embeddings import embed, iter_embeddings
 from .model import as_batch, layer_name
@@ -47,6 +47,21 @@ def vote_weights(distances, weights="uniform"):
         zero = distances == 0
         raw = np.where(zero.any(1, keepdims=True), zero, 1 / np.where(zero, 1, distances))
     return raw / raw.sum(1, keepdims=True)
+
+
+def softmax_weights(temperature=0.1):
+    """A function for `vote_weights`: weights in proportion to exp(-distance / (temperature * mean distance)).
+
+    Distances are taken relative to the mean of each row, since their scale differs by orders of magnitude between
+    layers. Temperature 0.1: an example farther by a tenth of the mean distance has 1/e of the weight.
+    """
+    real("temperature", temperature)
+
+    def weights(distances):
+        mean = distances.mean(1, keepdims=True)
+        return np.exp(-(distances - distances.min(1, keepdims=True)) / np.where(mean > 0, temperature * mean, 1))
+
+    return weights
 
 
 class EBEClassifier(ClassifierMixin, BaseEstimator):

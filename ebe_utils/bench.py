@@ -20,13 +20,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .claims import KS
 from .data import load_dataset
 from .embeddings import embed, probe
 from .model import conv_layers, load_model, predict_logits, resnet18, save_model, scale
 from .runs import peak_memory, versions, write_text
 from .shortlist import exact_distances
-from .sweep import layer_neighbors
+from .sweep import KS, layer_neighbors
 from .training import train
 
 ROWS = {"forward": "the bare forward pass", "limit": "and the products of brute force",

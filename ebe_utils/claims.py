@@ -1,8 +1,15 @@
-"""The paper's eight claims, turned into numbers that a sweep can answer (sections 3.3 and 4 of the paper)."""
+"""The paper's eight claims, turned into numbers that a sweep can answer (sections 3.3 and 4 of the paper).
 
+`check_claims` compares accuracies as they are; `judge_claims` asks what is left of it when the test images are taken
+for the sample that they are.
+"""
+
+import numpy as np
 import pandas as pd
+from scipy.stats import binomtest, norm
 
-KS = (1, 3, 5, 10, 20, 50)  # the k that the figures show
+from .sweep import KS
+
 MIDDLE = range(6, 16)  # stages 2 and 3 of ResNet18
 PAR = 0.01  # "on a par", "clearly below": one point of accuracy
 HOLDS = {True: "holds", False: "does not hold"}
@@ -65,4 +72,102 @@ def check_claims(sweep, dataset, k=10):
           {"mnist", "fashion_mnist", "cifar10", dataset},
           f"smallest k that reaches the network's accuracy at some layer: {min(enough) if enough else 'none'}",
           enough and min(enough) <= 10)
+    return pd.DataFrame(found)
+
+
+# --- with intervals ----------------------------------------------------------------------------------------------
+
+UNDECIDED = "undecided"
+NO_LOSS = 0.002  # "at no loss of accuracy": two tenths of a point
+
+
+def paired(together, a, b, alpha=0.05):
+    """Two predictors on the same test images: difference of their accuracies (a minus b), interval, McNemar's p.
+
+    together: `right_together`. The interval is Wald's for paired proportions, at confidence 1 - alpha; p is that of
+    the exact test on the images that only one of them gets right (McNemar 1947).
+    """
+    n = together.loc["all", "all"]
+    only_a, only_b = (together.loc[i, i] - together.loc[a, b] for i in (a, b))
+    difference, discordant = (only_a - only_b) / n, only_a + only_b
+    half = norm.ppf(1 - alpha / 2) * np.sqrt(max(discordant - (only_a - only_b) ** 2 / n, 0)) / n
+    p = binomtest(int(only_a), int(discordant)).pvalue if discordant else 1.0
+    return {"difference": difference, "low": difference - half, "high": difference + half, "p": p}
+
+
+def draw_accuracies(together, draws=4000, seed=0):
+    """Accuracies as other test sets of the same size would give them, (draws, predictors) DataFrame.
+
+    Normal, with the means and covariances of the counts: what a bootstrap of the test images tends to.
+    """
+    n = together.loc["all", "all"]
+    counts = together.drop(index="all", columns="all")
+    mean = np.diag(counts) / n
+    covariance = (counts.to_numpy() / n - np.outer(mean, mean)) / n
+    found = np.random.default_rng(seed).multivariate_normal(mean, covariance, draws, method="eigh")
+    return pd.DataFrame(found, columns=counts.columns)
+
+
+def judge_claims(together, dataset, k=10, alpha=0.05, seed=0):
+    """The claims with intervals over the test images: claim, text, measured, low, high, verdict.
+
+    together: `right_together` with the 20 layers and the `KS`. measured, low, high: a margin in accuracy that the
+    claim says is positive, with its interval at confidence 1 - alpha. verdict: "holds" if the interval lies above
+    zero, "does not hold" if it lies below, else "undecided". Where a claim compares many pairs (1, 2, 5, 6, 8), the
+    margin is that of the pair that decides, and the interval is Bonferroni's, for all pairs at once.
+    """
+    accuracy = pd.Series(np.diag(together), together.index) / together.loc["all", "all"]
+    drawn = draw_accuracies(together, seed=seed)
+    found = []
+
+    def claim(number, text, about, measured, low, high):
+        verdict = HOLDS[True] if low > 0 else HOLDS[False] if high < 0 else UNDECIDED
+        found.append({"claim": number, "text": text, "measured": measured, "low": low, "high": high,
+                      "verdict": verdict if dataset in about else "does not apply"})
+
+    def pairs(number, text, about, compared, slack=0.0, sign=1, every=True):
+        """sign * (a - b) + slack is positive for every pair, or for some pair."""
+        rows = pd.DataFrame([paired(together, a, b, alpha / len(compared)) for a, b in compared])
+        low, high = (rows["low"], rows["high"]) if sign == 1 else (-rows["high"], -rows["low"])
+        ends = [e + slack for e in (sign * rows["difference"], low, high)]
+        claim(number, text, about, *((e.min() if every else e.max()) for e in ends))
+
+    def simulated(number, text, about, margin):
+        low, high = np.quantile(margin(drawn), [alpha / 2, 1 - alpha / 2])
+        claim(number, text, about, margin(accuracy.to_frame().T).item(), low, high)
+
+    def mean(acc, layers):
+        return pd.concat([acc[[f"{layer}/{j}" for j in KS]].mean(axis=1) for layer in layers], axis=1)
+
+    def beats(layers):
+        return [(f"{layer}/{j}", "network") for layer in layers for j in KS]
+
+    def spread(acc):
+        grid = np.stack([acc[[f"{layer}/{j}" for j in KS]] for layer in range(1, 21)], 1)  # (draws, layers, ks)
+        return pd.Series(np.ptp(grid, axis=1).mean(1) - 2 * np.ptp(grid, axis=2).mean(1))
+
+    every = ("mnist", "fashion_mnist", "cifar10")
+    outside = [layer for layer in range(1, 21) if layer not in MIDDLE]
+    best = range(1, 21)[int(mean(accuracy.to_frame().T, range(1, 21)).to_numpy().argmax())]
+    larger = [f"{best}/{j}" for j in KS if j > 10]
+    pairs("1", "MNIST: every layer but the first beats ResNet18, whatever k: smallest lead", every[:1],
+          beats(range(2, 21)))
+    pairs("2a", "Fashion-MNIST: so do layers 9 to 20 (“below” read as deeper): smallest lead", every[1:2],
+          beats(range(9, 21)))
+    pairs("2b", "Fashion-MNIST: so do layers 1 to 9 (“below” read as smaller): smallest lead", every[1:2],
+          beats(range(1, 10)))
+    simulated("3", "A middle layer (6 to 15) is best, not a deep one: its lead, mean over k", every[:2],
+              lambda acc: mean(acc, MIDDLE).max(axis=1) - mean(acc, outside).max(axis=1))
+    simulated("4", "The layer matters far more than k: range over layers minus twice the range over k", every, spread)
+    pairs("5", "CIFAR-10: layers 16 and 19 are within a point of ResNet18: smaller of the distances to that", every[2:],
+          [(f"16/{k}", "network"), (f"19/{k}", "network")], PAR)
+    pairs("6", "CIFAR-10: layer 15 is more than a point below 14 and 16: what is beyond it", every[2:],
+          [(f"15/{k}", f"14/{k}"), (f"15/{k}", f"16/{k}")], -PAR, -1)
+    simulated("7", f"CIFAR-10: k = 10 gains half a point over k = 1, a larger k at most that more (layer {best})",
+              every[2:], lambda acc: pd.concat([
+                  acc[f"{best}/10"] - acc[f"{best}/1"] - PAR / 2,
+                  acc[f"{best}/10"] + PAR / 2 - acc[larger].max(axis=1)], axis=1).min(axis=1))
+    pairs("8", "At most 10 examples lose no accuracy (0.2 points) at some layer: what the best is above that",
+          (*every, dataset), [(f"{layer}/{j}", "network") for layer in range(1, 21) for j in KS if j <= 10], NO_LOSS,
+          every=False)
     return pd.DataFrame(found)

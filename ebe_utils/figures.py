@@ -10,9 +10,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from .claims import KS
 from .model import scale
-from .sweep import PIXELS
+from .sweep import KS, PIXELS
 
 MARKERS = "osD^vP"
 STRIP_LAYERS = (1, 2, 3, 7, 9, 14, 15, 16, 18, 19, 20)  # the rows of the paper's figure 3
@@ -168,8 +167,12 @@ def layers_figure(neighbors, test_set, train_set, position, layers=STRIP_LAYERS,
 def accuracy_figure(sweep, ks=KS, column="accuracy", title=""):
     """The paper's figures 4 to 6: accuracy (or agreement) against layer, a line for each k.
 
-    sweep: `sweep_table`. Dashed, the network's accuracy; dotted, the raw pixels' at the same k = 10.
+    sweep: `sweep_table`, or those of several seeds below each other with a column "seed": then lines are means, and
+    bands one standard deviation. Dashed, the network's accuracy; dotted, the raw pixels' at k = 10.
     """
+    values = [column, *(["network_accuracy"] if column == "accuracy" else [])]
+    by = sweep.groupby(["layer", "name", "k"], sort=False)
+    sweep = by[values].mean().assign(sd=by[column].std()).reset_index()  # sd is missing where there is one seed
     ks = [k for k in ks if (sweep["k"] == k).any()]
     layers, pixels = sweep[sweep["layer"] != PIXELS], sweep[sweep["layer"] == PIXELS]
     numbers = list(dict.fromkeys(layers["layer"]))
@@ -178,6 +181,8 @@ def accuracy_figure(sweep, ks=KS, column="accuracy", title=""):
     for k, color, marker in zip(ks, sns.color_palette("viridis", len(ks)), cycle(MARKERS), strict=False):
         part = layers[layers["k"] == k]
         axes.plot(part["layer"].map(x), 100 * part[column], color=color, marker=marker, markersize=5, label=f"k = {k}")
+        axes.fill_between(part["layer"].map(x), 100 * (part[column] - part["sd"]), 100 * (part[column] + part["sd"]),
+                          color=color, alpha=0.25, linewidth=0)
     if column == "accuracy":
         axes.axhline(100 * sweep["network_accuracy"].iloc[0], color="black", linestyle="--", label="network")
     if len(pixels):
@@ -190,4 +195,4 @@ def accuracy_figure(sweep, ks=KS, column="accuracy", title=""):
     axes.legend(ncols=2, fontsize=9)
     sns.despine(figure)
     shown = sweep[sweep["k"].isin(ks)]
-    return figure, shown[["layer", "name", "k", column, *(["network_accuracy"] if column == "accuracy" else [])]]
+    return figure, shown.dropna(axis=1, how="all")

@@ -97,9 +97,9 @@ def publish(run, folder=NOTEBOOKS, figures=CHECKOUT / "figures"):
     """Put a run's executed notebooks and figures where they are committed, without what papermill adds."""
     for path in notebook_paths(run.path / "notebooks"):
         write_text(Path(folder) / path.name, clean(json.loads(path.read_text(encoding="utf-8"))))
-    target = Path(figures) / run.parameters.dataset
-    shutil.copytree(run.path / "figures", target, dirs_exist_ok=True,
-                    ignore=shutil.ignore_patterns("manifest.json", ".*"))
+    for step, target in (("figures", run.parameters.dataset), ("claims", "claims")):
+        shutil.copytree(run.path / step, Path(figures) / target, dirs_exist_ok=True,
+                        ignore=shutil.ignore_patterns("manifest.json", "examples.csv", ".*"))
 
 
 def clean(notebook):

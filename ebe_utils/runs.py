@@ -104,12 +104,18 @@ class Parameters:
     @property
     def name(self):
         """Name of the run folder: `run`, or data set, profile, what differs from the defaults, and seed."""
-        if self.run:
-            return self.run
+        return self.run or f"{self._training_words()}-seed{self.seed}"
+
+    @property
+    def group(self):
+        """What runs have in common that differ in the seed only: "mnist-paper", "cifar10-quick-stem-cifar-avg"."""
+        return self._training_words() + self.sweep_step.removeprefix("sweep")
+
+    def _training_words(self):
         words = [re.sub(r"\W+", "-", self.dataset).strip("-"), self.profile]
         words += [f"{key}-{value}" for key, value in self.training().items()
                   if key not in ("dataset", "profile", "seed") and value != getattr(Parameters, key)]
-        return "-".join([*words, f"seed{self.seed}"])
+        return "-".join(words)
 
     @property
     def sweep_step(self):
@@ -128,13 +134,20 @@ def runs_root():
     return Path(os.environ.get("EBE_RUNS_DIR") or data_root() / "runs").expanduser().resolve()
 
 
+REFERENCE = Path(__file__).resolve().parents[1] / "data" / "reference"  # results that are committed
+
+
 class Run:
-    """One experiment's folder. `Run.start` makes or continues it, `Run.open` reads what an earlier step left."""
+    """One experiment's folder. `Run.start` makes or continues it, `Run.open` reads what an earlier step left.
+
+    committed: whether the folder is one of `REFERENCE`, which holds the small files of a run, and is only read.
+    """
 
     def __init__(self, parameters):
         self.parameters = parameters
         self.name = parameters.name
         self.path = runs_root() / self.name
+        self.committed = False
 
     @classmethod
     def start(cls, **parameters):
@@ -160,12 +173,27 @@ class Run:
 
     @classmethod
     def open(cls, run="", dataset="digits", profile="quick", seed=0):
-        """The run of that name, or of that data set, profile and seed; RunError if it was never started."""
+        """The run of that name, or of that data set, profile and seed; RunError if it was never started.
+
+        Where there is no such run, but its results are committed, those are opened.
+        """
         found = cls(Parameters.of(run=run, dataset=dataset, profile=profile, seed=seed))
+        if not found.path.exists() and (REFERENCE / found.name).is_dir():
+            found.path, found.committed = REFERENCE / found.name, True
         if not (found.path / "parameters.json").is_file():
             raise RunError(f"there is no run {found.name} yet: run notebooks/01_train.ipynb with these parameters "
                            f"first, or the whole sequence with\n  {found.command()}")
         found.parameters = found._read()
+        return found
+
+    @classmethod
+    def kept(cls, root=REFERENCE):
+        """All runs whose results are committed, by name."""
+        found = {}
+        for file in sorted(Path(root).glob("*/parameters.json")):
+            run = found[file.parent.name] = cls(Parameters(run=file.parent.name))
+            run.path, run.committed = file.parent, True
+            run.parameters = run._read()
         return found
 
     def _read(self):
@@ -277,7 +305,8 @@ class Run:
 
 NOTEBOOK_OF = {"train": "notebooks/01_train.ipynb", "embeddings": "notebooks/02_embeddings.ipynb",
                "attribution": "notebooks/03_attribution.ipynb", "sweep": "notebooks/04_layer_sweep.ipynb",
-               "figures": "notebooks/05_figures.ipynb"}
+               "figures": "notebooks/05_figures.ipynb", "taps": "notebooks/07_claims.ipynb",
+               "claims": "notebooks/07_claims.ipynb"}
 
 
 def _notebook(step):
@@ -304,7 +333,8 @@ class Step:
             why = f"running again: {changed} is missing or damaged"
         else:
             why = None
-        self.todo = why is not None
+        self.todo = why is not None and not run.committed
+        why = "not done: these are committed results" if run.committed else why
         print(f"[{name}] {why or 'skipped: its manifest matches'}", flush=True)
 
     def path(self, name):

@@ -14,13 +14,14 @@ import pandas as pd
 import psutil
 import torch
 
-from .attribution import WEIGHTS, Explanation, one_hot, vote_weights
+from .attribution import WEIGHTS, Explanation, one_hot, softmax_weights, vote_weights
 from .checks import integer, one_of, real
 from .data import as_image_set
 from .embeddings import iter_embeddings, probe
 from .model import layer_names, on_device, read_tensors, scale, write_tensors
 from .neighbors import SMALL, check_engine, check_k, merge, searcher
 
+KS = (1, 3, 5, 10, 20, 50)  # the k that the figures and claims are about
 PIXELS = 0  # number of the "layer" that is the image itself
 _FIXED = 200 * 2**20  # bytes that a search needs whatever its size
 
@@ -85,6 +86,35 @@ class LayerNeighbors:
     def _check_k(self, k):
         largest = next(iter(self.indices.values())).shape[1]
         return integer("k", k, 1, largest, f" (so many neighbours were searched; search again with k={k} for more)")
+
+    def examples(self, positions, k):
+        """The k nearest of some test images at every layer, tidy: position, network, layer, rank, index, distance."""
+        self._check_k(k)
+        return pd.DataFrame([
+            {"position": p, "network": int(self.network[p]), "layer": layer, "rank": rank + 1,
+             "index": int(self.indices[layer][p, rank]), "distance": self.distances[layer][p, rank]}
+            for p in positions for layer in self.names for rank in range(k)])
+
+    @classmethod
+    def of_examples(cls, table, sweep, train_set, test_set, metric="cosine"):
+        """What `examples` kept: the neighbours of those test images only, in the order of the table.
+
+        sweep: the `sweep_table` of the same search, which knows the layers' names and dimensions.
+        """
+        about = sweep.drop_duplicates("layer").set_index("layer")
+        positions = table["position"].drop_duplicates().to_numpy()
+
+        def grid(layer, column, dtype):
+            part = table[table["layer"] == layer].pivot(index="position", columns="rank", values=column)
+            return np.array(part.loc[positions], dtype)
+
+        layers = [*table["layer"].drop_duplicates()]
+        network = table.drop_duplicates("position").set_index("position").loc[positions, "network"].to_numpy()
+        return cls({layer: about["name"][layer] for layer in layers},
+                   {layer: grid(layer, "index", np.int32) for layer in layers},
+                   {layer: grid(layer, "distance", np.float32) for layer in layers}, train_set.labels,
+                   test_set.labels[positions], network, {layer: int(about["dimension"][layer]) for layer in layers},
+                   metric)
 
     def save(self, path):
         """Write everything to one safetensors file."""
@@ -309,6 +339,51 @@ def sweep_table(neighbors, ks=range(1, 51), weights="uniform"):
                          "network_accuracy": neighbors.network_accuracy,
                          **({"recall": note["recall"]} if "recall" in note else {})})
     return pd.DataFrame(rows)
+
+
+def vote_table(neighbors, ks, weights):
+    """How many examples a vote rests on, and how good it is, for several weights: a tidy DataFrame.
+
+    weights: {name: "uniform", "distance" or a function, see `vote_weights`}. Columns: layer, k, weights, accuracy,
+    agreement, effective (mean over test images of 1 / sum of squared weights, the number of examples that would have
+    the same concentration with equal weights; Kish 1965).
+    """
+    labels, rows = one_hot(neighbors.train_labels), []
+    for layer in neighbors.names:
+        for k in map(neighbors._check_k, ks):
+            for name, how in weights.items():
+                share = vote_weights(neighbors.distances[layer][:, :k], how)
+                votes = np.einsum("nk,nkc->nc", share, labels[neighbors.indices[layer][:, :k]]).argmax(1)
+                rows.append({"layer": layer, "k": k, "weights": name,
+                             "accuracy": (votes == neighbors.test_labels).mean(),
+                             "agreement": (votes == neighbors.network).mean(),
+                             "effective": (1 / (share**2).sum(1)).mean()})
+    return pd.DataFrame(rows)
+
+
+def right_together(neighbors, ks, weights="uniform"):
+    """How many test images each two predictors get right together, a symmetric DataFrame of integers.
+
+    Predictors: "all" (always right, so that its row counts what each gets right, and its own entry the test images),
+    "network", and "layer/k" for every layer and every k of `ks`. From it follow McNemar's test for any two of them
+    and the covariance of all accuracies (`ebe_utils.claims`).
+    """
+    right = {"all": np.ones(len(neighbors.test_labels), bool), "network": neighbors.network == neighbors.test_labels}
+    for layer in neighbors.names:
+        votes = neighbors.votes(layer, weights)
+        right |= {f"{layer}/{k}": votes[:, neighbors._check_k(k) - 1] == neighbors.test_labels for k in ks}
+    rows = np.stack([*right.values()]).astype(np.int64)
+    return pd.DataFrame(rows @ rows.T, index=pd.Index(right, name="predictor"), columns=[*right])
+
+
+def save_tables(neighbors, folder, weights="uniform"):
+    """Write what is kept of a sweep as CSV: sweep (every k up to the largest), together and votes (the `KS`)."""
+    k_max = next(iter(neighbors.indices.values())).shape[1]
+    ks = [k for k in KS if k <= k_max]
+    sweep_table(neighbors, range(1, k_max + 1), weights).to_csv(folder / "sweep.csv", index=False)
+    right_together(neighbors, ks, weights).to_csv(folder / "together.csv")
+    votes = vote_table(neighbors, ks, {"uniform": "uniform", "distance": "distance", "softmax": softmax_weights()})
+    votes.to_csv(folder / "votes.csv", index=False, float_format="%.6g")
 
 
 def layer_sweep(model, train_set, test_set, layers="all", ks=range(1, 51), metric="cosine", weights="uniform",

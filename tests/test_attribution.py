@@ -13,7 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
 from ebe_utils import EBEClassifier, Explanation, ImageSet, embed, one_hot
-from ebe_utils.attribution import vote_weights
+from ebe_utils.attribution import softmax_weights, vote_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -38,6 +38,16 @@ def ebe(trained, small):
     (lambda d: d == d.min(1, keepdims=True), [[1, 1, 3]], [[1 / 2, 1 / 2, 0]])])
 def test_weights_by_hand(weights, distances, expected):
     np.testing.assert_allclose(vote_weights(distances, weights), expected)
+
+
+def test_softmax_weights_by_hand():
+    weights = vote_weights([[1, 2, 3], [10, 20, 30], [0, 0, 0]], softmax_weights(0.5))
+    raw = np.exp([0, -1, -2])
+    np.testing.assert_allclose(weights, [raw / raw.sum()] * 2 + [[1 / 3] * 3])
+    sharp = vote_weights([[0.1, 0.2]], softmax_weights(0.001))
+    np.testing.assert_allclose(sharp, [[1, 0]], atol=1e-12)
+    with pytest.raises(ValueError, match="temperature=0"):
+        softmax_weights(0)
 
 
 @pytest.mark.parametrize("weights, error, words", [

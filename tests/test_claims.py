@@ -2,10 +2,12 @@
 
 import itertools
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from ebe_utils.claims import KS, check_claims
+from ebe_utils.claims import check_claims, draw_accuracies, judge_claims, paired
+from ebe_utils.sweep import KS
 
 NETWORK = 0.7
 
@@ -95,3 +97,85 @@ def test_another_k():
 def test_sweeps_that_cannot_answer(sweep, k, words):
     with pytest.raises(ValueError, match=words):
         check_claims(sweep, "mnist", k)
+
+
+# --- with intervals ------------------------------------------------------------------------------------------------
+
+N = 10_000
+IMAGES = np.arange(N)
+
+
+def together(changes=(), network=0.7, seed=None):
+    """`right_together` of predictors that get the first images right, as many as in `table`; seed: others at random.
+
+    Two predictors of the same accuracy get the same images right, so that differences have the smallest intervals.
+    """
+    changes, rng = dict(changes), np.random.default_rng(seed)
+
+    def right(accuracy):
+        return (IMAGES if seed is None else rng.permutation(N)) < round(accuracy * N)
+
+    found = {"all": right(1), "network": right(network)}
+    for layer, k in itertools.product(range(21), KS):
+        found[f"{layer}/{k}"] = right(changes.get((layer, k), changes.get((layer, None), 0.8 if layer else 0.99)))
+    rows = np.stack([*found.values()]).astype(int)
+    return pd.DataFrame(rows @ rows.T, index=[*found], columns=[*found])
+
+
+def test_paired_by_hand():
+    found = pd.DataFrame([[100, 60, 52], [60, 60, 50], [52, 50, 52]], index=["all", "a", "b"],
+                         columns=["all", "a", "b"])
+    measured = paired(found, "a", "b")  # 10 images only a gets right, 2 only b
+    half = 1.959964 * np.sqrt(12 - 64 / 100) / 100
+    assert measured == pytest.approx({"difference": 0.08, "low": 0.08 - half, "high": 0.08 + half,
+                                      "p": 2 * (1 + 12 + 66) / 2**12})
+    back = paired(found, "b", "a")
+    assert (back["low"], back["high"], back["p"]) == pytest.approx((-measured["high"], -measured["low"], measured["p"]))
+    assert paired(found, "a", "a") == {"difference": 0, "low": 0, "high": 0, "p": 1}
+
+
+def test_drawn_accuracies_are_as_a_bootstrap_draws_them():
+    rng = np.random.default_rng(0)
+    right = {"all": np.ones(500, int), "network": (rng.random(500) < 0.7).astype(int)}
+    right["1/1"] = np.where(rng.random(500) < 0.8, right["network"], 1 - right["network"])
+    right["1/3"] = (rng.random(500) < 0.4).astype(int)
+    rows = np.stack([*right.values()])
+    drawn = draw_accuracies(pd.DataFrame(rows @ rows.T, index=[*right], columns=[*right]), 20_000)
+    again = rows[1:, rng.integers(0, 500, (20_000, 500))].mean(2)
+    assert list(drawn) == ["network", "1/1", "1/3"]
+    np.testing.assert_allclose(drawn.mean(), again.mean(1), atol=1e-3)
+    np.testing.assert_allclose(np.cov(drawn.T), np.cov(again), atol=2e-5)
+
+
+@pytest.mark.parametrize("claim, dataset, changes, verdict", [(*case, "holds") for case in HOLDS if case[0] != "7"]
+                         + [(*case, "does not hold") for case in DOES_NOT_HOLD if case[0] not in "357"])
+def test_judged_verdicts_agree_where_differences_are_large(claim, dataset, changes, verdict):
+    found = judge_claims(together(changes), dataset).set_index("claim")
+    row = found.loc[claim]
+    assert row["low"] <= row["measured"] <= row["high"]
+    assert row["verdict"] in (verdict, "undecided")
+    assert row["verdict"] == verdict or abs(row["measured"]) < 0.01
+
+
+@pytest.mark.parametrize("claim, dataset, changes", [
+    ("1", "mnist", {(2, 50): 0.702}),
+    ("2a", "fashion_mnist", {(9, 1): 0.701}), ("2b", "fashion_mnist", {(9, 1): 0.699}),
+    ("3", "mnist", {(9, None): 0.8005}), ("4", "cifar10", every_layer(1, 0.71, {(1, None): 0.62, (1, 1): 0.53})),
+    ("5", "cifar10", {(16, 10): 0.69}), ("6", "cifar10", {(15, 10): 0.79}),
+    ("8", "mnist", {(layer, None): 0.698 for layer in range(1, 21)})])
+def test_small_differences_are_undecided(claim, dataset, changes):
+    found = judge_claims(together(changes, seed=1), dataset).set_index("claim")
+    assert found.loc[claim, "verdict"] == "undecided", found.loc[claim]
+
+
+def test_more_images_narrow_the_interval():
+    counts = together({(9, None): 0.85}, seed=1)
+    few, many = (judge_claims(counts * times, "mnist").set_index("claim") for times in (1, 4))
+    width = (few["high"] - few["low"]) / (many["high"] - many["low"])
+    np.testing.assert_allclose(width, 2, rtol=0.05)
+
+
+def test_judged_claims_about_other_data_sets_do_not_apply():
+    found = judge_claims(together(), "digits").set_index("claim")
+    assert list(found.index) == ["1", "2a", "2b", "3", "4", "5", "6", "7", "8"]
+    assert set(found.index[found["verdict"] != "does not apply"]) == {"8"}

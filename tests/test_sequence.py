@@ -15,7 +15,7 @@ from ebe_utils.pipeline import EXPERIMENT, NOTEBOOKS, clean, notebook_paths, run
 from ebe_utils.runs import Parameters, Run, RunError
 from ebe_utils.sweep import LayerNeighbors
 
-STEPS = ("train", "embeddings", "attribution", "sweep", "figures")
+STEPS = ("train", "embeddings", "attribution", "sweep", "figures", "taps", "claims")
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Step 6: every layer and every k from one pass, against the classifier and scikit-learn."""
 
+import itertools
 import os
 import re
 import signal
@@ -11,13 +12,14 @@ from types import SimpleNamespace
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
 from sklearn.neighbors import KNeighborsClassifier
 
 from ebe_utils import EBEClassifier, ImageSet, embed, layer_neighbors, layer_sweep, sweep, sweep_table
-from ebe_utils.sweep import LayerNeighbors
+from ebe_utils.sweep import LayerNeighbors, right_together, save_tables, vote_table
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -346,3 +348,57 @@ def test_the_memory_budget_is_kept():
         return float(re.search(r"peak ([\d.]+)", done.stdout)[1])
 
     assert peak(1.4) <= 1.4 < peak(0)
+
+
+# --- tables that are kept ------------------------------------------------------------------------------------------
+
+
+def test_right_together_counts_pairs(found, small):
+    both, labels = right_together(found, [1, K]), small[1].labels
+    assert list(both) == list(both.index) == ["all", "network",
+                                            *(f"{layer}/{k}" for layer in range(21) for k in (1, K))]
+    right = {"network": found.network == labels, "0/1": found.votes(0)[:, 0] == labels,
+             f"14/{K}": found.votes(14)[:, K - 1] == labels}
+    for (a, here), (b, there) in itertools.product(right.items(), repeat=2):
+        assert both.loc[a, b] == sum(here & there)
+        assert both.loc["all", a] == both.loc[a, a] == sum(here)
+    assert both.loc["all", "all"] == len(labels)
+
+
+def test_vote_table_is_the_sweep_table_with_effective_numbers(found):
+    several = {"uniform": "uniform", "distance": "distance",
+               "first": lambda d: np.eye(d.shape[1])[np.zeros(len(d), int)]}
+    votes = vote_table(found, [1, 5], several).set_index(["weights", "layer", "k"]).sort_index()
+    for name, how in several.items():
+        expected = sweep_table(found, [1, 5], how).set_index(["layer", "k"])
+        for column in ("accuracy", "agreement"):
+            np.testing.assert_allclose(votes.loc[name, column], expected[column])
+    np.testing.assert_allclose(votes.loc["uniform", "effective"], [1, 5] * 21)
+    np.testing.assert_allclose(votes.loc["first", "effective"], 1)
+    share = 1 / found.distances[14][:, :5].astype(float)
+    share /= share.sum(1, keepdims=True)
+    assert votes.loc[("distance", 14, 5), "effective"] == pytest.approx((1 / (share**2).sum(1)).mean())
+
+
+def test_examples_are_enough_to_explain(found, small):
+    examples = found.examples([7, 2], 4)
+    assert list(examples["position"].unique()) == [7, 2] and len(examples) == 2 * 21 * 4
+    few = LayerNeighbors.of_examples(examples, sweep_table(found, [1]), *small)
+    pair = small[1].subset([7, 2])
+    for place, position in enumerate((7, 2)):
+        for layer in (0, 14):
+            mine, whole = few.explain(small[0], pair, place, layer, 4), found.explain(*small, position, layer, 4)
+            np.testing.assert_array_equal(mine.indices, whole.indices)
+            np.testing.assert_array_equal(mine.distances, whole.distances)
+            assert (mine.prediction, mine.network_prediction) == (whole.prediction, whole.network_prediction)
+            assert mine.layer_name == whole.layer_name
+            assert torch.equal(mine.image, whole.image)
+    assert few.dimensions == found.dimensions
+
+
+def test_tables_are_saved(found, tmp_path):
+    save_tables(found, tmp_path, "distance")
+    table = pd.read_csv(tmp_path / "sweep.csv")
+    np.testing.assert_allclose(table["accuracy"], sweep_table(found, range(1, K + 1), "distance")["accuracy"])
+    assert pd.read_csv(tmp_path / "together.csv", index_col=0).equals(right_together(found, [1, 3, 5, 10], "distance"))
+    assert set(pd.read_csv(tmp_path / "votes.csv")["weights"]) == {"uniform", "distance", "softmax"}

@@ -1,0 +1,133 @@
+"""Results that are committed: tables of finished runs in data/reference/, their figures, and what the README says."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from .claims import judge_claims
+from .figures import accuracy_figure, save_figure
+from .pipeline import CHECKOUT
+from .runs import REFERENCE, Run, write_text
+
+
+def keep_results(run, root=REFERENCE, figures=CHECKOUT / "figures"):
+    """Copy what is small of a run to `root`/name: parameters, and of each step the tables and the manifest.
+
+    The manifest lists, as outputs, what was kept, and under "not_kept" the rest (weights, neighbours, pictures), by
+    hash. The figures go to `figures`/group: pictures of images from the lowest seed that is kept, accuracies drawn
+    anew over all of its seeds. Returns the folder of the tables.
+    """
+    target, part = Path(root) / run.name, Path(root) / f".{run.name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    for step in ("train", run.parameters.sweep_step, "figures", "taps"):
+        manifest = run.manifest(step)
+        kept = {name: digest for name, digest in manifest["outputs"].items() if name.endswith(".csv")}
+        manifest["not_kept"] = {n: digest for n, digest in manifest["outputs"].items() if n not in kept}
+        manifest["outputs"] = kept
+        (part / step).mkdir(parents=True)
+        for name in kept:
+            shutil.copyfile(run.file(step, name), part / step / name)
+        write_text(part / step / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    shutil.copyfile(run.path / "parameters.json", part / "parameters.json")
+    shutil.rmtree(target, ignore_errors=True)
+    part.rename(target)
+    group, folder = run.parameters.group, Path(figures) / run.parameters.group
+    same = groups(Run.kept(root).values())[group]
+    if run.name == same[0].name:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(run.path / "figures", folder, ignore=shutil.ignore_patterns("*.json", "examples.csv", ".*"))
+    for name, column in ((next(folder.glob("figure*_accuracy.csv")).stem, "accuracy"), ("agreement", "agreement")):
+        figure, data = accuracy_figure(seeds_table(same), column=column, title=title(same))
+        save_figure(folder, name, figure, data)
+        plt.close(figure)
+    return target
+
+
+def title(same):
+    """Title of a figure over the runs of one group."""
+    return f"{same[0].parameters.group}, seed{'s' * (len(same) > 1)} {', '.join(str(r.parameters.seed) for r in same)}"
+
+
+def groups(runs):
+    """{what they have in common: runs that differ in the seed only, by seed} (`Parameters.group`)."""
+    found = {}
+    for run in sorted(runs, key=lambda run: run.parameters.seed):
+        found.setdefault(run.parameters.group, []).append(run)
+    return found
+
+
+def seeds_table(same):
+    """The `sweep_table`s of runs below each other, with a column "seed"."""
+    return pd.concat([_sweep(run).assign(seed=run.parameters.seed) for run in same], ignore_index=True)
+
+
+def results_table(runs, k=10):
+    """What runs reached, a row for each group: accuracies in per cent, mean ± standard deviation over the seeds.
+
+    minutes: of training and sweep, for the fastest seed.
+    """
+    rows = []
+    for group, same in groups(runs).items():
+        sweeps = [_sweep(run) for run in same]
+        at = pd.concat([s[s["k"] == k].set_index("layer")["accuracy"] for s in sweeps], axis=1)
+        network = pd.Series([s["network_accuracy"].iloc[0] for s in sweeps])
+        best = at.drop(index=0).mean(axis=1).idxmax()
+        steps = [[run.manifest(step) for step in ("train", run.parameters.sweep_step)] for run in same]
+        seconds = min(sum(manifest["seconds"] for manifest in pair) for pair in steps)
+        rows.append({"runs": group, "seeds": len(same), "network": _mean(network), "layer 14": _mean(at.loc[14]),
+                     "best layer": f"{_mean(at.loc[best])} ({best})", "raw pixels": _mean(at.loc[0]),
+                     "hardware": ", ".join(sorted({train["device"] for train, _ in steps})),
+                     "minutes": f"{seconds / 60:.0f}"})
+    return pd.DataFrame(rows)
+
+
+def verdicts_table(runs, k=10):
+    """`judge_claims` of runs in short: a row for each claim, a column for each group, verdicts with their counts."""
+    columns, texts = {}, pd.Series(index=pd.Index([], dtype=str), dtype=str)
+    for group, same in groups(runs).items():
+        judged = [judge_claims(_table(run, "together.csv", index_col=0), run.parameters.dataset, k) for run in same]
+        judged = pd.concat(judged).set_index("claim")
+        texts = judged["text"].groupby(level=0).first().str.replace(r" \(layer \d+\)", "", regex=True)
+        columns[group] = judged["verdict"].groupby(level=0).agg(_in_short)
+    return pd.DataFrame({"claim": texts.index + ": " + texts, **columns}).reset_index(drop=True)
+
+
+def update_readme(path=CHECKOUT / "README.md", root=REFERENCE):
+    """Write the tables of the committed runs into the README, between the comments that name them."""
+    runs = Run.kept(root).values()
+    text = path.read_text(encoding="utf-8")
+    for name, table in (("results", results_table(runs)), ("verdicts", verdicts_table(runs))):
+        text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", lambda m, t=table: m[1] + markdown(t) + m[2],
+                      text, flags=re.DOTALL)
+    write_text(path, text)
+
+
+def markdown(table):
+    """A DataFrame as a table in Markdown."""
+    rows = [list(table), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _sweep(run):
+    return _table(run, "sweep.csv")
+
+
+def _table(run, name, **how):
+    return pd.read_csv(run.file(run.parameters.sweep_step, name), **how)
+
+
+def _mean(values):
+    values = 100 * values
+    return f"{values.mean():.2f}" + (f" ± {values.std():.2f}" if len(values) > 1 else "")
+
+
+def _in_short(verdicts):
+    counts = verdicts.value_counts()
+    if "does not apply" in counts:
+        return "–"
+    n = len(verdicts)
+    return counts.index[0] if n == 1 else ", ".join(f"{v} ({count} of {n})" for v, count in counts.items())
