@@ -1,0 +1,239 @@
+"""Choosing layer, k, metric and votes from the training images alone, and other metrics and votes to choose from.
+
+The paper leaves the choice of the layer, metrics and weighted votes to future work (section 4). `select` looks at
+candidates on training images that it holds out; no function here takes a test set.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import nnls
+
+from .attribution import WEIGHTS, EBEClassifier, softmax_weights
+from .checks import integer, one_of, real
+from .claims import paired
+from .data import as_image_set
+from .model import layer_names
+from .neighbors import METRICS, check_k
+from .sweep import KS, LayerNeighbors, layer_neighbors, vote_table
+
+CRITERIA = ("accuracy", "agreement")
+RULES = ("best", "one-error")
+ESTIMATES = ("held-out", "leave-one-out")
+WAYS = {"uniform": "uniform", "distance": "distance", "softmax": softmax_weights()}  # of weighting the votes
+
+
+# --- choosing ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What `select` chose: layer, k, metric, weights (a name), and on what evidence.
+
+    score: its accuracy, or agreement with the network, on held-out training images, from 0 to 1; error: standard
+    error of that, with two right and two wrong answers added (Agresti & Coull 1998), since no number of images makes
+    a score of 1 certain. table: every candidate, one row each: layer, k, metric, weights, accuracy, agreement, score,
+    error. settings: keyword arguments for `EBEClassifier`.
+    """
+
+    layer: int | str
+    k: int
+    metric: str
+    weights: str
+    score: float
+    error: float
+    settings: dict = field(repr=False)
+    table: pd.DataFrame = field(repr=False, compare=False)
+
+    def classifier(self, model, train_set, **options):
+        """An `EBEClassifier` with these settings, fitted to all of `train_set`. options: batch_size, device."""
+        return EBEClassifier(model, **self.settings, **options).fit(train_set)
+
+
+def split(train_set, share=0.2, seed=0):
+    """(positions kept, positions held out) in `train_set`, each sorted; every class is divided alike.
+
+    share: of the images that are held out, above 0 and below 1. The same for the same labels, share and seed.
+    """
+    labels = as_image_set(train_set).labels
+    held = round(_share(share, "below 1") * len(labels))
+    if not 0 < held < len(labels):
+        raise ValueError(f"share={share} holds out {held} of {len(labels)} images; choose another share, or pass "
+                         "more images.")
+    order = np.lexsort((np.random.default_rng(integer("seed", seed, 0)).random(len(labels)), labels))  # by class
+    held = np.sort(order[((np.arange(held) + 0.5) * len(labels) / held).astype(int)])  # evenly spread over the classes
+    return np.setdiff1d(np.arange(len(labels)), held), held
+
+
+def training_neighbors(model, train_set, layers="all", k=50, metric="cosine", pooling="none", estimate="held-out",
+                       share=0.2, seed=0, **options):
+    """The k nearest training images of training images, at every layer: a `LayerNeighbors`, from one sweep.
+
+    estimate: "held-out", those of `split` among the images kept; or "leave-one-out", the same images (all for share 1)
+    among all the others. options: of `layer_neighbors`. Raises ValueError for bad parameters, before any work.
+    """
+    train_set = as_image_set(train_set)
+    options = {"pixels": False, "progress": False} | options
+    if one_of("estimate", estimate, ESTIMATES) == "held-out":
+        kept, held = (train_set.subset(part) for part in split(train_set, share, seed))
+        return layer_neighbors(model, kept, held, layers, k, metric, pooling, **options)
+    every = _share(share, "at most 1") == 1
+    held = np.arange(len(train_set)) if every else split(train_set, share, seed)[1]
+    check_k(k, len(train_set) - 1)
+    found = layer_neighbors(model, train_set, train_set.subset(held), layers, k + 1, metric, pooling, **options)
+    others = {}
+    for layer, indices in found.indices.items():
+        own = indices == held[:, None]
+        own[~own.any(1), -1] = True  # farther than k duplicates of itself
+        others[layer] = [rows[~own].reshape(-1, k) for rows in (indices, found.distances[layer])]
+    return LayerNeighbors(found.names, {at: pair[0] for at, pair in others.items()},
+                          {at: pair[1] for at, pair in others.items()}, found.train_labels, found.test_labels,
+                          found.network, found.dimensions, metric, found.notes)
+
+
+def select(model, train_set, layers="all", ks=KS, metrics=("cosine", "euclidean"), weights=WAYS, pooling="none",
+           criterion="accuracy", rule="best", estimate="held-out", share=0.2, seed=0, **options):
+    """Choose layer, k, metric and weights on held-out training images: a `Selection`. One sweep for each metric.
+
+    weights: {name: "uniform", "distance" or a function}. criterion: "accuracy", or "agreement" with the network.
+    rule: "best" score, or "one-error", the fewest examples within one standard error of it (Breiman et al. 1984); of
+    equals the one with fewer examples, then the one listed first. estimate, share, seed: see `training_neighbors`.
+
+    The network has seen the held-out images if it was trained on `train_set`, and places them better than new ones,
+    the more so the deeper the layer: all scores are optimistic, and those of deep layers most. To choose without
+    that, pass a network that was trained without them, on `train_set.subset(split(train_set, share, seed)[0])`, and
+    the same train_set, share and seed. Raises ValueError for bad parameters, before any work.
+    """
+    one_of("criterion", criterion, CRITERIA)
+    one_of("rule", rule, RULES)
+    train_set, metrics = as_image_set(train_set), [one_of("metrics", metric, METRICS) for metric in metrics]
+    ks = [check_k(k, len(train_set) - 1) for k in ks]
+    for name, given in (("ks", ks), ("metrics", metrics), ("weights", weights)):
+        if not given:
+            raise ValueError(f"{name} is empty; pass at least one to choose from.")
+    for name, how in weights.items():
+        if not callable(how):
+            one_of(f"weights[{name!r}]", how, WEIGHTS)
+    names = list(layer_names(model, layers))
+    tables = []
+    for metric in metrics:
+        found = training_neighbors(model, train_set, names, max(ks), metric, pooling, estimate, share, seed, **options)
+        tables.append(vote_table(found, ks, weights).assign(metric=metric))
+    table = pd.concat(tables, ignore_index=True).drop(columns="effective")
+    table["score"] = table[criterion]
+    n = len(found.test_labels)
+    share_right = (n * table["score"] + 2) / (n + 4)
+    table["error"] = np.sqrt(share_right * (1 - share_right) / (n + 4))
+    layer, k, metric, name, score, error = choose(table, rule)[["layer", "k", "metric", "weights", "score", "error"]]
+    layer = layer if isinstance(layer, str) else int(layer)
+    settings = {"layer": layer, "k": int(k), "metric": metric, "weights": weights[name], "pooling": pooling}
+    return Selection(layer, int(k), metric, name, float(score), float(error), settings, table)
+
+
+def choose(table, rule="best"):
+    """The row of a `Selection`'s table that a rule chooses, "best" or "one-error", see `select`."""
+    best = table.loc[table["score"].idxmax()]
+    within = table["score"] >= best["score"] - (best["error"] if one_of("rule", rule, RULES) == "one-error" else 0)
+    order = ["k", "score"] if rule == "one-error" else ["score", "k"]
+    return table[within].sort_values(order, ascending=[by == "k" for by in order], kind="stable").iloc[0]
+
+
+def _share(share, bound):
+    real("share", share)
+    if share > 1 or (share == 1 and bound == "below 1"):
+        raise ValueError(f"share={share} is out of range; pass the share of the images to hold out, above 0 and "
+                         f"{bound}.")
+    return share
+
+
+def compare(right, against, alpha=0.05):
+    """Predictors on the same images, each against one of them: accuracy, difference, low, high, p, a row for each.
+
+    right: {name: (n,) booleans, which images it gets right}; against: one of the names. difference: its accuracy
+    minus that one's, with the interval and p of `claims.paired`. alpha: for all rows together (Bonferroni).
+    """
+    one_of("against", against, tuple(right))
+    rows = np.stack([np.ones_like(right[against]), *right.values()]).astype(int)
+    names = ["all", *right]
+    together = pd.DataFrame(rows @ rows.T, names, names)
+    alpha = alpha / max(1, len(right) - 1)
+    return pd.DataFrame([{"name": name, "accuracy": right[name].mean(), **paired(together, name, against, alpha)}
+                         for name in right])
+
+
+# --- other metrics: linear maps after which cosine and Euclidean distance mean something else --------------------
+
+
+def zca(train, shrinkage="auto"):
+    """Whitening by ZCA (Bell & Sejnowski 1997): a function from rows (m, d) to whitened rows (m, d).
+
+    train: (n, d) embeddings, whose covariance C decides. Whitened by the inverse root of
+    (1 - shrinkage) C + shrinkage trace(C)/d I. shrinkage: from 0, which needs n > d, to 1 (centring alone), or "auto",
+    that of Ledoit & Wolf (2004). Of n and d, the smaller one is cubed in its cost.
+    """
+    train = np.asarray(train, dtype=float)
+    mean, (n, d) = train.mean(0), train.shape
+    centred = train - mean
+    values, vectors = np.linalg.eigh((centred @ centred.T if n < d else centred.T @ centred) / n)
+    keep = values > values[-1] * 1e-10
+    values, vectors = values[keep], vectors[:, keep]
+    scale, square = values.sum() / d, (values**2).sum()
+    if n < d:
+        vectors = centred.T @ vectors / np.sqrt(n * values)
+    if shrinkage == "auto":
+        noise = ((centred**2).sum(1) ** 2).sum() / n - square  # of the entries of C, times n
+        spread = square - d * scale**2
+        shrinkage = min(noise / n / spread, 1.0) if spread > 0 else 1.0
+    elif not 0 <= (0 if shrinkage == 0 else real("shrinkage", shrinkage)) <= 1:
+        raise ValueError(f"shrinkage={shrinkage} is out of range; pass a number from 0 to 1, or 'auto'.")
+    if shrinkage == 0 and len(values) < d:
+        raise ValueError(f"shrinkage=0 cannot whiten {n} rows of rank {len(values)} in {d} dimensions; pass a larger "
+                         "one, or 'auto'.")
+    rest = (shrinkage * scale) ** -0.5 if len(values) < d else 0.0  # of the directions without variance
+    factors = ((1 - shrinkage) * values + shrinkage * scale) ** -0.5 - rest
+    return lambda rows: ((rows - mean) @ vectors * factors) @ vectors.T + rest * (rows - mean)
+
+
+def lda(train, labels, directions=256):
+    """Linear discriminant analysis: a function from rows (m, d) to discriminants (m, at most classes - 1).
+
+    Within-class covariance becomes the identity, up to shrinkage (Ledoit & Wolf's), so Euclidean distance is the
+    natural one after it. scikit-learn's, after a cut to as many principal directions as asked for.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.pipeline import make_pipeline
+
+    directions = min(directions, train.shape[1], len(train) - 1)
+    return make_pipeline(PCA(directions, svd_solver="randomized", random_state=0),
+                         LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto")).fit(train, labels).transform
+
+
+def concatenated(embeddings):
+    """Several layers as one, (n, sum of d): rows of length one side by side; its cosine is the mean of theirs."""
+    return np.concatenate([e / np.linalg.norm(e, axis=1, keepdims=True).clip(1e-12) for e in embeddings], axis=1)
+
+
+# --- other votes -------------------------------------------------------------------------------------------------
+
+
+def nnk_weights(train, queries, indices):
+    """Votes by non-negative kernel regression, (m, k) with rows that sum to 1 (Shekkizhar & Ortega 2020).
+
+    train: (n, d); queries: (m, d); indices: (m, k), the candidates of each query. A query is written as a non-negative
+    combination of its candidates in the space of the kernel (1 + cos) / 2, as well as that is possible: a candidate
+    behind another one, seen from the query, gets weight 0. The weights are those numbers divided by their sum.
+    """
+    weights = np.zeros(indices.shape)
+    for query, row, out in zip(np.asarray(queries, float), indices, weights, strict=True):
+        points = np.vstack([query, np.asarray(train[row], float)])
+        points /= np.linalg.norm(points, axis=1, keepdims=True).clip(1e-12)
+        gram = (1 + points @ points.T) / 2
+        # min 1/2 w' K w - w' q over w >= 0 is non-negative least squares with a root A of K = A' A and A' b = q.
+        values, vectors = np.linalg.eigh(gram[1:, 1:])
+        root = np.sqrt(values[keep := values > values[-1] * 1e-12])
+        found = nnls(root[:, None] * vectors[:, keep].T, vectors[:, keep].T @ gram[1:, 0] / root)[0]
+        out[:] = found / found.sum() if found.sum() > 0 else 1 / len(row)
+    return weights
+
