@@ -13,7 +13,8 @@ CONDA = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-base": "s
 
 def test_environment_and_pyproject_ask_for_the_same():
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-    wanted = {*project["dependencies"], *project["optional-dependencies"]["test"],
+    extras = project["optional-dependencies"].values()
+    wanted = {*project["dependencies"], *(line for extra in extras for line in extra),
               f"python{project['requires-python']}"}
     conda = yaml.safe_load((CHECKOUT / "environment.yml").read_text())["dependencies"]
     renamed = {re.sub(r"^[\w-]+", lambda m: CONDA.get(m[0], m[0]), line) for line in conda if line != "pip"}
@@ -23,7 +24,8 @@ def test_environment_and_pyproject_ask_for_the_same():
 def test_every_dependency_is_pinned_without_an_address():
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     pins = dict(line.split("==") for line in (CHECKOUT / "constraints.txt").read_text().splitlines())
-    for wanted in (*project["dependencies"], *project["optional-dependencies"]["test"]):
+    extras = project["optional-dependencies"].values()
+    for wanted in (*project["dependencies"], *(line for extra in extras for line in extra)):
         assert re.match(r"[\w-]+", wanted)[0].lower() in {name.lower() for name in pins}
     assert not re.search(r"://|@", (CHECKOUT / "constraints.txt").read_text())
 
