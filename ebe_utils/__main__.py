@@ -73,6 +73,7 @@ def main(argv=None):
         run = run_notebooks(Parameters.of(**given), only)
         if options.command == "publish":
             publish(run)
+            update_readme()
         if {*EXPERIMENT} <= {*only} or "all" in only:
             print("\n" + summary(run))
     except (ValueError, TypeError, RunError, DataError, OSError) as error:

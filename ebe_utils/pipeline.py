@@ -97,9 +97,10 @@ def publish(run, folder=NOTEBOOKS, figures=CHECKOUT / "figures"):
     """Put a run's executed notebooks and figures where they are committed, without what papermill adds."""
     for path in notebook_paths(run.path / "notebooks"):
         write_text(Path(folder) / path.name, clean(json.loads(path.read_text(encoding="utf-8"))))
-    for step, target in (("figures", run.parameters.dataset), ("claims", "claims")):
+    for step in ("figures", "claims", "evaluation", "choosing", "methods", "similarity"):
+        target = run.parameters.dataset if step == "figures" else step
         shutil.copytree(run.path / step, Path(figures) / target, dirs_exist_ok=True,
-                        ignore=shutil.ignore_patterns("manifest.json", "examples.csv", ".*"))
+                        ignore=shutil.ignore_patterns("manifest.json", ".*"))
 
 
 def clean(notebook):

@@ -96,11 +96,22 @@ def verdicts_table(runs, k=10):
     return pd.DataFrame({"claim": texts.index + ": " + texts, **columns}).reset_index(drop=True)
 
 
+def evaluation_table(summary=CHECKOUT / "figures" / "evaluation" / "summary.csv"):
+    """The summary of notebook 08 in short: what the four explanations reach, and the layer's interval."""
+    table = pd.read_csv(summary)
+    columns = ["layer 14", "raw pixels", "random", "another's"]
+    short = table[columns].map(lambda value: "–" if pd.isna(value) else f"{value:.3f}")
+    short.insert(0, "metric", table["metric"])
+    ends = table[["low", "high"]].map("{:.3f}".format)
+    return short.assign(**{"95 % interval of layer 14": ends["low"] + " to " + ends["high"]})
+
+
 def update_readme(path=CHECKOUT / "README.md", root=REFERENCE):
     """Write the tables of the committed runs into the README, between the comments that name them."""
     runs = Run.kept(root).values()
     text = path.read_text(encoding="utf-8")
-    for name, table in (("results", results_table(runs)), ("verdicts", verdicts_table(runs))):
+    for name, table in (("results", results_table(runs)), ("verdicts", verdicts_table(runs)),
+                        ("evaluation", evaluation_table())):
         text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", lambda m, t=table: m[1] + markdown(t) + m[2],
                       text, flags=re.DOTALL)
     write_text(path, text)

@@ -306,7 +306,9 @@ class Run:
 NOTEBOOK_OF = {"train": "notebooks/01_train.ipynb", "embeddings": "notebooks/02_embeddings.ipynb",
                "attribution": "notebooks/03_attribution.ipynb", "sweep": "notebooks/04_layer_sweep.ipynb",
                "figures": "notebooks/05_figures.ipynb", "taps": "notebooks/07_claims.ipynb",
-               "claims": "notebooks/07_claims.ipynb"}
+               "claims": "notebooks/07_claims.ipynb", "evaluation": "notebooks/08_evaluation.ipynb",
+               "choosing": "notebooks/09_choosing.ipynb", "checkpoints": "notebooks/10_methods_compared.ipynb",
+               "methods": "notebooks/10_methods_compared.ipynb", "similarity": "notebooks/11_why_similar.ipynb"}
 
 
 def _notebook(step):

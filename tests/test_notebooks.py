@@ -11,7 +11,8 @@ from ebe_utils.runs import Parameters
 
 PATHS = notebook_paths()
 COMPARED = {"00_start_here": 6, "01_train": 5, "02_embeddings": 6, "03_attribution": 6, "04_layer_sweep": 5,
-            "05_figures": 7, "06_scaling": 6, "07_claims": 7}  # at least so many cells whose output nbval compares
+            "05_figures": 7, "06_scaling": 6, "07_claims": 7, "08_evaluation": 7, "09_choosing": 6,
+            "10_methods_compared": 12, "11_why_similar": 7}  # at least so many cells whose output nbval compares
 
 
 def code_cells(path):

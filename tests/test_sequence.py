@@ -15,7 +15,8 @@ from ebe_utils.pipeline import EXPERIMENT, NOTEBOOKS, clean, notebook_paths, run
 from ebe_utils.runs import Parameters, Run, RunError
 from ebe_utils.sweep import LayerNeighbors
 
-STEPS = ("train", "embeddings", "attribution", "sweep", "figures", "taps", "claims")
+STEPS = ("train", "embeddings", "attribution", "sweep", "figures", "taps", "claims", "evaluation", "choosing",
+         "methods", "similarity")
 
 
 @pytest.fixture(scope="module")
