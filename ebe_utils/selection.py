@@ -100,8 +100,8 @@ def select(model, train_set, layers="all", ks=KS, metrics=("cosine", "euclidean"
     rule: "best" score, or "one-error", the fewest examples within one standard error of it (Breiman et al. 1984); of
     equals the one with fewer examples, then the one listed first. estimate, share, seed: see `training_neighbors`.
 
-    The network has seen the held-out images if it was trained on `train_set`, and places them better than new ones,
-    the more so the deeper the layer: all scores are optimistic, and those of deep layers most. To choose without
+    The network has seen the held-out images if it was trained on `train_set`, and places them better than new ones: all
+    scores are optimistic, and where they reach 1 they no longer tell candidates apart (notebook 09). To choose without
     that, pass a network that was trained without them, on `train_set.subset(split(train_set, share, seed)[0])`, and
     the same train_set, share and seed. Raises ValueError for bad parameters, before any work.
     """
