@@ -64,6 +64,11 @@ def softmax_weights(temperature=0.1):
     return weights
 
 
+def effective_number(weights):
+    """(n,): 1 / Σw², how many examples with equal weights would be as concentrated (Kish 1965); from 1 to k."""
+    return 1 / np.square(weights).sum(1)
+
+
 class EBEClassifier(ClassifierMixin, BaseEstimator):
     """Example-based explanations of a trained network (EBE-DNN, arXiv:2502.19768, algorithm 1).
 

@@ -14,6 +14,7 @@ import torch
 from scipy.stats import bootstrap, rankdata
 from sklearn.metrics import auc, roc_curve
 
+from .attribution import effective_number as effective_number  # a metric, too
 from .attribution import one_hot
 from .checks import integer, real
 
@@ -66,11 +67,6 @@ def completeness_error(indices, labels, weights, proba):
     """
     rest = np.abs(vote_shares(indices, labels, weights, proba.shape[1]) - proba).max(1)
     return np.maximum(rest, np.abs(np.sum(weights, 1) - 1))
-
-
-def effective_number(weights):
-    """(n,): 1 / Σw², how many examples with equal weights would be as concentrated (Kish 1965); from 1 to k."""
-    return 1 / np.square(weights).sum(1)
 
 
 def examples_needed(weights, mass=0.9):
@@ -161,11 +157,15 @@ def flip_labels(labels, share, classes, seed=0):
     return np.where(flipped, (labels + rng.integers(1, classes, len(labels))) % classes, labels), flipped
 
 
-def leave_one_out(indices):
-    """(n, k) from (n, k + 1): the training images' neighbours among themselves, each one's own index dropped."""
-    own = indices == np.arange(len(indices))[:, None]
+def leave_one_out(indices, positions=None, values=None):
+    """(n, k) from (n, k + 1): neighbours of training images among all of them, each one's own entry dropped.
+
+    positions: (n,) of these images in the training set, by default 0 to n - 1. values: (n, k + 1), by default the
+    indices, of which the entries to keep are returned (the distances, say).
+    """
+    own = indices == (np.arange(len(indices)) if positions is None else positions)[:, None]
     own[~own.any(1), -1] = True  # crowded out by copies of itself
-    return indices[~own].reshape(len(indices), -1)
+    return (indices if values is None else values)[~own].reshape(len(indices), -1)
 
 
 def found_against_checked(flipped, suspicion):

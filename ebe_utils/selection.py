@@ -14,6 +14,7 @@ from .attribution import WEIGHTS, EBEClassifier, softmax_weights
 from .checks import integer, one_of, real
 from .claims import paired
 from .data import as_image_set
+from .evaluation import leave_one_out
 from .model import layer_names
 from .neighbors import METRICS, check_k
 from .sweep import KS, LayerNeighbors, layer_neighbors, vote_table
@@ -84,9 +85,7 @@ def training_neighbors(model, train_set, layers="all", k=50, metric="cosine", po
     found = layer_neighbors(model, train_set, train_set.subset(held), layers, k + 1, metric, pooling, **options)
     others = {}
     for layer, indices in found.indices.items():
-        own = indices == held[:, None]
-        own[~own.any(1), -1] = True  # farther than k duplicates of itself
-        others[layer] = [rows[~own].reshape(-1, k) for rows in (indices, found.distances[layer])]
+        others[layer] = [leave_one_out(indices, held, rows) for rows in (indices, found.distances[layer])]
     return LayerNeighbors(found.names, {at: pair[0] for at, pair in others.items()},
                           {at: pair[1] for at, pair in others.items()}, found.train_labels, found.test_labels,
                           found.network, found.dimensions, metric, found.notes)

@@ -14,7 +14,7 @@ import pandas as pd
 import psutil
 import torch
 
-from .attribution import WEIGHTS, Explanation, one_hot, softmax_weights, vote_weights
+from .attribution import WEIGHTS, Explanation, effective_number, one_hot, softmax_weights, vote_weights
 from .checks import integer, one_of, real
 from .data import as_image_set
 from .embeddings import iter_embeddings, probe
@@ -345,8 +345,7 @@ def vote_table(neighbors, ks, weights):
     """How many examples a vote rests on, and how good it is, for several weights: a tidy DataFrame.
 
     weights: {name: "uniform", "distance" or a function, see `vote_weights`}. Columns: layer, k, weights, accuracy,
-    agreement, effective (mean over test images of 1 / sum of squared weights, the number of examples that would have
-    the same concentration with equal weights; Kish 1965).
+    agreement, effective (mean of `effective_number` over the test images).
     """
     labels, rows = one_hot(neighbors.train_labels), []
     for layer in neighbors.names:
@@ -357,7 +356,7 @@ def vote_table(neighbors, ks, weights):
                 rows.append({"layer": layer, "k": k, "weights": name,
                              "accuracy": (votes == neighbors.test_labels).mean(),
                              "agreement": (votes == neighbors.network).mean(),
-                             "effective": (1 / (share**2).sum(1)).mean()})
+                             "effective": effective_number(share).mean()})
     return pd.DataFrame(rows)
 
 
