@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ebe_utils import ImageSet, resnet18, train, training
 from ebe_utils.model import predict_logits, scale
-from ebe_utils.training import _augment, _Convolution, _fast_weight_gradients, evaluate
+from ebe_utils.training import _augment, _fast_convolutions, _FewChannels, _SmallMaps, evaluate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -258,20 +258,21 @@ def test_a_training_that_diverges_is_stopped_and_not_saved(stripes, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# --- the fast weight gradient --------------------------------------------------------------------------------------
+# --- the fast convolutions -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("fast", [_FewChannels, _SmallMaps])
 @pytest.mark.parametrize("shape, out, kernel, stride, padding", [
     ((2, 1, 28, 28), 5, (7, 7), (2, 2), (3, 3)), ((3, 3, 8, 6), 4, (3, 3), (1, 1), (1, 1)),
     ((4, 6, 2, 2), 5, (3, 3), (1, 1), (1, 1)), ((4, 6, 2, 2), 5, (3, 3), (2, 2), (1, 1)),
     ((4, 6, 4, 4), 5, (1, 1), (2, 2), (0, 0)), ((2, 2, 5, 9), 3, (2, 4), (1, 3), (0, 2)),
     ((3, 4, 1, 1), 2, (3, 3), (1, 1), (1, 1)), ((2, 3, 6, 6), 2, (3, 3), (2, 2), (0, 0))])
-def test_fast_gradients_equal_autograds(shape, out, kernel, stride, padding):
+def test_fast_convolutions_equal_torchs(shape, out, kernel, stride, padding, fast):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, dtype=torch.float64, generator=generator, requires_grad=True)
     weight = torch.randn(out, shape[1], *kernel, dtype=torch.float64, generator=generator, requires_grad=True)
     expected, found = (conv(x, weight) for conv in (
-        lambda x, w: F.conv2d(x, w, None, stride, padding), lambda x, w: _Convolution.apply(x, w, stride, padding)))
+        lambda x, w: F.conv2d(x, w, None, stride, padding), lambda x, w: fast.apply(x, w, stride, padding)))
     torch.testing.assert_close(found, expected)
     upstream = torch.randn(expected.shape, dtype=torch.float64, generator=generator)
     for mine, autograds in zip(torch.autograd.grad(found, (x, weight), upstream),
@@ -279,13 +280,14 @@ def test_fast_gradients_equal_autograds(shape, out, kernel, stride, padding):
         torch.testing.assert_close(mine, autograds, rtol=1e-10, atol=1e-10)
 
 
-def test_fast_gradients_pass_gradcheck():
+@pytest.mark.parametrize("fast", [_FewChannels, _SmallMaps])
+def test_fast_convolutions_pass_gradcheck(fast):
     x, weight = (torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1),
                              requires_grad=True) for shape in ((2, 2, 3, 4), (3, 2, 2, 3)))
-    assert torch.autograd.gradcheck(lambda x, w: _Convolution.apply(x, w, (1, 2), (1, 1)), (x, weight))
+    assert torch.autograd.gradcheck(lambda x, w: fast.apply(x, w, (1, 2), (1, 1)), (x, weight))
 
 
-def test_fast_gradients_of_the_whole_network(small):
+def test_fast_convolutions_of_the_whole_network(small, monkeypatch):
     net = resnet18(small[0]).double()
     batch, labels = scale(small[0].images[:8]).double(), torch.from_numpy(small[0].labels[:8])
 
@@ -294,16 +296,14 @@ def test_fast_gradients_of_the_whole_network(small):
         F.cross_entropy(net(batch), labels).backward()
         return [p.grad.clone() for p in net.parameters()]
 
-    expected, used = gradients(), []
-    with _fast_weight_gradients(net):
+    expected, used = gradients(), {_FewChannels: [], _SmallMaps: []}
+    for fast, shapes in used.items():
+        monkeypatch.setattr(fast, "apply", lambda *args, shapes=shapes, apply=fast.apply: (
+            shapes.append(tuple(args[1].shape)) or apply(*args)))
+    with _fast_convolutions(net):
         assert "forward" in vars(net.conv1)
-        apply = _Convolution.apply
-        try:
-            _Convolution.apply = lambda *args: used.append(args[1].shape) or apply(*args)
-            found = gradients()
-        finally:
-            del _Convolution.apply
+        found = gradients()
     assert not any("forward" in vars(module) for module in net.modules())
-    assert torch.Size([64, 1, 7, 7]) in used and torch.Size([512, 512, 3, 3]) in used and len(used) < 20
+    assert used[_FewChannels] == [(64, 1, 7, 7)] and (512, 512, 3, 3) in used[_SmallMaps]
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
