@@ -13,19 +13,25 @@ from .figures import accuracy_figure, save_figure
 from .pipeline import CHECKOUT
 from .runs import REFERENCE, Run, write_text
 
+# What is kept of steps that not every run has been through.
+ALSO = {"evaluation": ["summary.csv"], "choosing": ["choices.csv", "optimism.csv", "ways.csv"]}
+
 
 def keep_results(run, root=REFERENCE, figures=CHECKOUT / "figures"):
     """Copy what is small of a run to `root`/name: parameters, and of each step the tables and the manifest.
 
-    The manifest lists, as outputs, what was kept, and under "not_kept" the rest (weights, neighbours, pictures), by
-    hash. The figures go to `figures`/group: pictures of images from the lowest seed that is kept, accuracies drawn
-    anew over all of its seeds. Returns the folder of the tables.
+    Needed are the steps of notebooks 01, 04, 05 and 07; those of 08 and 09 are kept where they are done. The manifest
+    lists, as outputs, what was kept, and under "not_kept" the rest (weights, neighbours, pictures), by hash. The
+    figures go to `figures`/group: pictures of images from the lowest seed that is kept, accuracies drawn anew over all
+    of its seeds. Returns the folder of the tables.
     """
     target, part = Path(root) / run.name, Path(root) / f".{run.name}.part"
     shutil.rmtree(part, ignore_errors=True)
-    for step in ("train", run.parameters.sweep_step, "figures", "taps"):
+    also = [step for step in ALSO if (run.path / step / "manifest.json").exists()]
+    for step in ("train", run.parameters.sweep_step, "figures", "taps", *also):
         manifest = run.manifest(step)
-        kept = {name: digest for name, digest in manifest["outputs"].items() if name.endswith(".csv")}
+        kept = {name: digest for name, digest in manifest["outputs"].items()
+                if name.endswith(".csv") and name in ALSO.get(step, [name])}
         manifest["not_kept"] = {n: digest for n, digest in manifest["outputs"].items() if n not in kept}
         manifest["outputs"] = kept
         (part / step).mkdir(parents=True)
@@ -96,22 +102,61 @@ def verdicts_table(runs, k=10):
     return pd.DataFrame({"claim": texts.index + ": " + texts, **columns}).reset_index(drop=True)
 
 
-def evaluation_table(summary=CHECKOUT / "figures" / "evaluation" / "summary.csv"):
-    """The summary of notebook 08 in short: what the four explanations reach, and the layer's interval."""
-    table = pd.read_csv(summary)
-    columns = ["layer 14", "raw pixels", "random", "another's"]
-    short = table[columns].map(lambda value: "–" if pd.isna(value) else f"{value:.3f}")
-    short.insert(0, "metric", table["metric"])
-    ends = table[["low", "high"]].map("{:.3f}".format)
-    return short.assign(**{"95 % interval of layer 14": ends["low"] + " to " + ends["high"]})
+def evaluation_table(summaries):
+    """Summaries of notebook 08 side by side: a row for each metric, a column for each of {name: summary}.
+
+    A cell says what the layer reaches, in parentheses its interval, and after a stroke what raw pixels reach.
+    """
+    columns = {}
+    for name, table in summaries.items():
+        ends = table[["low", "high"]].map("{:.3f}".format)
+        reached = table[["layer 14", "raw pixels"]].map("{:.3f}".format)
+        columns[name] = (reached["layer 14"] + " (" + ends["low"] + " to " + ends["high"] + ") / "
+                         + reached["raw pixels"]).set_axis(table["metric"])
+    metrics = pd.concat(summaries)["metric"].unique()
+    return pd.DataFrame(columns).reindex(metrics).fillna("–").reset_index(names="metric")
+
+
+def choices_table(choices, optimism):
+    """What held-out training images chose in each of {run: choices.csv of notebook 09}, and what that loses.
+
+    Points of accuracy on the test images by which the choice, fixed rules (k = 10) and the network miss the best
+    candidate. optimism: {run: optimism.csv}; the column is the mean over layers 16 to 20 of estimate minus test
+    accuracy where the held-out images were trained on.
+    """
+    rows = []
+    for run, table in choices.items():
+        at = table.set_index("rule")
+        chosen, points = at.loc["held out, unseen"], 100 * at["regret"]
+        seen = optimism[run].query("how == 'held out, seen in training'")
+        deep = pd.to_numeric(seen["layer"], errors="coerce") >= 16
+        rows.append({"run": run, "chosen": f"layer {chosen['layer']}, k = {chosen['k']}, {chosen['metric']}, "
+                                           f"{chosen['weights']}",
+                     "misses the best by": f"{points['held out, unseen']:.2f} ({100 * chosen['regret_low']:.2f} to "
+                                           f"{100 * chosen['regret_high']:.2f})",
+                     **{name: f"{points[rule]:.2f}" for name, rule in (
+                         ("layer 14", "layer 14"), ("layer 20", "last convolution"),
+                         ("pooled", "pooled, before the classifier"), ("network", "the network itself"))},
+                     "optimism": f"{seen['optimism'][deep].mean():+.2f}"})
+    return pd.DataFrame(rows)
+
+
+def _reported(runs, step, name, figures=CHECKOUT / "figures"):
+    """{name: table} of one step: the default run's as it is published, and of the kept runs that have been there."""
+    found = {"digits-quick-seed0": figures / step / name}
+    found |= {run.name: run.file(step, name) for run in runs if (run.path / step).exists()}
+    return {run: pd.read_csv(file) for run, file in found.items()}
 
 
 def update_readme(path=CHECKOUT / "README.md", root=REFERENCE):
     """Write the tables of the committed runs into the README, between the comments that name them."""
     runs = Run.kept(root).values()
     text = path.read_text(encoding="utf-8")
-    for name, table in (("results", results_table(runs)), ("verdicts", verdicts_table(runs)),
-                        ("evaluation", evaluation_table())):
+    tables = {"results": results_table(runs), "verdicts": verdicts_table(runs),
+              "evaluation": evaluation_table(_reported(runs, "evaluation", "summary.csv")),
+              "choices": choices_table(_reported(runs, "choosing", "choices.csv"),
+                                       _reported(runs, "choosing", "optimism.csv"))}
+    for name, table in tables.items():
         text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", lambda m, t=table: m[1] + markdown(t) + m[2],
                       text, flags=re.DOTALL)
     write_text(path, text)

@@ -13,6 +13,8 @@ from ebe_utils import reference, runs
 from ebe_utils.figures import accuracy_figure
 from ebe_utils.pipeline import CHECKOUT
 from ebe_utils.reference import (
+    choices_table,
+    evaluation_table,
     groups,
     keep_results,
     markdown,
@@ -27,6 +29,7 @@ from ebe_utils.sweep import LayerNeighbors, save_tables
 SEEDS = (3, 4)
 KEPT = {"train": {"history.csv"}, "sweep": {"sweep.csv", "together.csv", "votes.csv"}, "taps": {"taps.csv"},
         "figures": {"examples.csv", "figure2_neighbors.csv", "figure4to6_accuracy.csv", "agreement.csv"}}
+ALSO = {"choices.csv", "optimism.csv", "ways.csv"}
 
 
 def finished(seed):
@@ -51,6 +54,10 @@ def finished(seed):
         found.examples([0, 1], 10).to_csv(step.path("examples.csv"), index=False)
     with run.step("taps", ["train"]) as step:
         step.path("taps.csv").write_text("layer\n1\n")
+    if seed == SEEDS[0]:  # the other one has not been through notebook 09
+        with run.step("choosing", ["sweep"]) as step:
+            for name in (*ALSO, "estimates.csv"):
+                step.path(name).write_text("rule\n")
     return run
 
 
@@ -66,13 +73,14 @@ def kept(tmp_path, monkeypatch):
 
 
 def test_the_tables_are_kept_without_the_weights(kept, tmp_path):
-    expected = {"parameters.json", *(f"{step}/{name}" for step, names in KEPT.items()
-                                     for name in {*names, "manifest.json"})}
     for run in kept:
+        steps = KEPT | ({"choosing": ALSO} if run is kept[0] else {})
+        expected = {"parameters.json", *(f"{step}/{name}" for step, names in steps.items()
+                                         for name in {*names, "manifest.json"})}
         folder = tmp_path / "reference" / run.name
         found = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
         assert found == expected
-        for step, names in KEPT.items():
+        for step, names in steps.items():
             manifest, before = json.loads((folder / step / "manifest.json").read_text()), run.manifest(step)
             assert manifest["outputs"] | manifest["not_kept"] == before["outputs"]
             assert set(manifest["outputs"]) == names
@@ -146,6 +154,7 @@ def test_the_readme_is_updated_between_its_comments(kept, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- results -->\nold\n<!-- end of results -->\nbetween\n"
                       "<!-- verdicts -->\n<!-- end of verdicts -->\nafter\n")
+    shutil.rmtree(tmp_path / "reference" / kept[0].name / "choosing")  # made up for the test, and no table of choices
     update_readme(readme, tmp_path / "reference")
     text = readme.read_text()
     assert "old" not in text
@@ -153,6 +162,30 @@ def test_the_readme_is_updated_between_its_comments(kept, tmp_path):
                         r"(\|.*\|\n){11}<!-- end of verdicts -->\nafter\n", text)
     update_readme(readme, tmp_path / "reference")
     assert readme.read_text() == text
+
+
+def test_evaluations_side_by_side_by_hand():
+    def summary(*rows):
+        return pd.DataFrame(rows, columns=["metric", "layer 14", "raw pixels", "low", "high"])
+
+    found = evaluation_table({"a": summary(("purity", 0.9, 0.5, 0.85, 0.95), ("only here", 1, 0, 1, 1)),
+                              "b": summary(("purity", 0.1234, 0.2, 0.1, 0.15), ("only there", 0, 0, 0, 0))})
+    assert found.to_dict("list") == {
+        "metric": ["purity", "only here", "only there"],
+        "a": ["0.900 (0.850 to 0.950) / 0.500", "1.000 (1.000 to 1.000) / 0.000", "–"],
+        "b": ["0.123 (0.100 to 0.150) / 0.200", "–", "0.000 (0.000 to 0.000) / 0.000"]}
+
+
+def test_choices_by_hand():
+    rules = {"held out, unseen": 0.01, "layer 14": 0.02, "last convolution": 0.03, "pooled, before the classifier": 0,
+             "the network itself": 0.005}
+    choices = pd.DataFrame({"rule": list(rules), "layer": 3, "k": 5, "metric": "cosine", "weights": "uniform",
+                            "regret": list(rules.values()), "regret_low": -0.004, "regret_high": 0.024})
+    optimism = pd.DataFrame({"how": ["held out, seen in training"] * 4 + ["held out, unseen"],
+                             "layer": ["15", "16", "20", "avgpool", "20"], "optimism": [9, 1, 2, 9, 9]})
+    assert choices_table({"one": choices}, {"one": optimism}).to_dict("records") == [{
+        "run": "one", "chosen": "layer 3, k = 5, cosine, uniform", "misses the best by": "1.00 (-0.40 to 2.40)",
+        "layer 14": "2.00", "layer 20": "3.00", "pooled": "0.00", "network": "0.50", "optimism": "+1.50"}]
 
 
 def test_markdown_by_hand():
