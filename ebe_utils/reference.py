@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from .claims import judge_claims
-from .figures import accuracy_figure, save_figure
+from .figures import accuracy_figure, save_figure, style
 from .pipeline import CHECKOUT
 from .runs import REFERENCE, Run, write_text
 
@@ -46,10 +46,12 @@ def keep_results(run, root=REFERENCE, figures=CHECKOUT / "figures"):
     if run.name == same[0].name:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(run.path / "figures", folder, ignore=shutil.ignore_patterns("*.json", "examples.csv", ".*"))
-    for name, column in ((next(folder.glob("figure*_accuracy.csv")).stem, "accuracy"), ("agreement", "agreement")):
-        figure, data = accuracy_figure(seeds_table(same), column=column, title=title(same))
-        save_figure(folder, name, figure, data)
-        plt.close(figure)
+    with plt.rc_context():
+        style()
+        for name, column in ((next(folder.glob("figure*_accuracy.csv")).stem, "accuracy"), ("agreement", "agreement")):
+            figure, data = accuracy_figure(seeds_table(same), column=column, title=title(same))
+            save_figure(folder, name, figure, data)
+            plt.close(figure)
     return target
 
 
