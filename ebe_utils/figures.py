@@ -121,8 +121,9 @@ def neighbors_figure(explanations, truths):
         axis.axis("off")
     for e, (x, truth) in enumerate(zip(explanations, truths, strict=True)):
         axes[e * per, 0].axis("on")
-        draw_image(axes[e * per, 0], x.image, f"test image\n{x.classes[truth]}",
-                   xlabel=f"EBE: {x.classes[x.prediction]}\nnetwork: {x.classes[x.network_prediction]}")
+        said = f"EBE: {x.classes[x.prediction]}", f"network: {x.classes[x.network_prediction]}"
+        said = "\n".join(line if len(line) < 18 else line.replace(": ", ":\n") for line in said)  # as wide as the image
+        draw_image(axes[e * per, 0], x.image, f"test image\n{x.classes[truth]}", xlabel=said)
         for rank, (i, label, weight, distance) in enumerate(
                 zip(x.indices, x.labels, x.weights, x.distances, strict=True)):
             axis = axes[e * per + rank // columns, 1 + rank % columns]

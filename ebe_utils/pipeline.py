@@ -54,7 +54,7 @@ def run_notebooks(parameters, only=EXPERIMENT, progress=print):
             try:
                 papermill.execute_notebook(path, part, {k: v for k, v in given.items() if k in known}, cwd=path.parent,
                                            kernel_name="python3", progress_bar=False,
-                                           extra_arguments=["--IPKernelApp.log_level=ERROR"])
+                                           extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
             except papermill.PapermillExecutionError as error:
                 part.replace(out / path.name)
                 raise RunError(f"{path.name}, cell {error.exec_count}: {error.ename}: {error.evalue}\n"

@@ -76,7 +76,8 @@ def seeds_table(same):
 def results_table(runs, k=10):
     """What runs reached, a row for each group: accuracies in per cent, mean ± standard deviation over the seeds.
 
-    minutes: of training and sweep, for the fastest seed.
+    minutes: of training (epochs times their median, since a training may have been interrupted) and sweep, for the
+    fastest seed.
     """
     rows = []
     for group, same in groups(runs).items():
@@ -84,12 +85,14 @@ def results_table(runs, k=10):
         at = pd.concat([s[s["k"] == k].set_index("layer")["accuracy"] for s in sweeps], axis=1)
         network = pd.Series([s["network_accuracy"].iloc[0] for s in sweeps])
         best = at.drop(index=0).mean(axis=1).idxmax()
-        steps = [[run.manifest(step) for step in ("train", run.parameters.sweep_step)] for run in same]
-        seconds = min(sum(manifest["seconds"] for manifest in pair) for pair in steps)
+        seconds = []
+        for run in same:
+            epochs = pd.read_csv(run.file("train", "history.csv"))["seconds"]
+            seconds.append(len(epochs) * epochs.median() + run.manifest(run.parameters.sweep_step)["seconds"])
         rows.append({"runs": group, "seeds": len(same), "network": _mean(network), "layer 14": _mean(at.loc[14]),
                      "best layer": f"{_mean(at.loc[best])} ({best})", "raw pixels": _mean(at.loc[0]),
-                     "hardware": ", ".join(sorted({train["device"] for train, _ in steps})),
-                     "minutes": f"{seconds / 60:.0f}"})
+                     "hardware": ", ".join(sorted({run.manifest("train")["device"] for run in same})),
+                     "minutes": f"{min(seconds) / 60:.0f}"})
     return pd.DataFrame(rows)
 
 

@@ -42,7 +42,7 @@ def finished(seed):
         np.arange(40) % 10, rng.integers(0, 10, 40), dict.fromkeys(layers, 9), "cosine")
     run = Run.start(seed=seed)
     with run.step("train") as step:
-        step.path("history.csv").write_text("epoch\n1\n")
+        step.path("history.csv").write_text("epoch,seconds\n1,30\n2,9999\n3,31\n")
         step.path("model.safetensors").write_bytes(bytes(1000))
     with run.step("sweep", ["train"]) as step:
         save_tables(found, step.folder)
@@ -94,7 +94,7 @@ def test_they_are_opened_where_there_is_no_run(kept, tmp_path, capsys):
     shutil.rmtree(run.path)
     again = Run.open(seed=3)
     assert again.committed and again.path == folder and replace(again.parameters, run="") == run.parameters
-    assert again.file("train", "history.csv").read_text() == "epoch\n1\n"
+    assert again.file("train", "history.csv").read_text().startswith("epoch,seconds\n1,30\n")
     assert not again.step("figures", ["sweep"], {"k": 7}).todo
     assert "not done: these are committed results" in capsys.readouterr().out
     (folder / "taps" / "taps.csv").write_text("other\n")
@@ -123,6 +123,7 @@ def test_results_by_hand(kept):
     assert found["raw pixels"].startswith(f"{100 * np.mean(at[0]):.2f} ")
     assert found["layer 14"].startswith(f"{100 * np.mean(at[14]):.2f} ")
     assert found["seeds"] == 2
+    assert found["minutes"] == "2"  # three epochs of 31 seconds, and a moment
     assert results_table(kept[:1], k=5).iloc[0]["network"] == f"{100 * network[0]:.2f}"
 
 
