@@ -175,6 +175,11 @@ def load_dataset(name="digits", root=None, n_train=None, n_test=None, seed=0, im
         train, test = _folder(Path(name[7:]).expanduser(), seed, image_size)
     else:
         train, test = _torchvision(name, Path(root) if root else data_root())
+    return random_part(train, test, n_train, n_test, seed)
+
+
+def random_part(train, test, n_train=None, n_test=None, seed=0):
+    """(n_train of `train`, n_test of `test`), two `ImageSet`s, drawn by `seed`, in their order; None keeps all."""
     rng = np.random.default_rng(seed)
     return _part(train, n_train, "n_train", rng), _part(test, n_test, "n_test", rng)
 

@@ -22,7 +22,7 @@ import filelock
 
 from . import checks
 from .attribution import WEIGHTS
-from .data import check_name, data_root, load_dataset
+from .data import check_name, data_root, load_dataset, random_part
 from .embeddings import POOLINGS
 from .model import STEMS, layer_name, load_model, resnet18
 from .neighbors import METRICS
@@ -220,9 +220,7 @@ class Run:
         train, test = load_dataset(p.dataset, seed=p.seed, image_size=p.image_size or None)
         sizes = [want or min(most or len(data), len(data)) for want, most, data in
                  zip((p.n_train, p.n_test), PROFILES[p.profile][:2], (train, test), strict=True)]
-        if sizes == [len(train), len(test)]:
-            return train, test
-        return load_dataset(p.dataset, None, *sizes, seed=p.seed, image_size=p.image_size or None)
+        return random_part(train, test, *sizes, p.seed)
 
     def epochs(self, train_set):
         """Training epochs: the parameter, or the profile's (quick: 7 below 5,000 images, else 3)."""
