@@ -87,12 +87,22 @@ def paired(together, a, b, alpha=0.05):
     together: `right_together`. The interval is Wald's for paired proportions, at confidence 1 - alpha; p is that of
     the exact test on the images that only one of them gets right (McNemar 1947).
     """
+    found = _differences(together, [(a, b)], alpha).iloc[0]
+    only_a, discordant = int(found["only_a"]), int(found["only_a"] + found["only_b"])
+    p = binomtest(only_a, discordant).pvalue if discordant else 1.0
+    return {**found[["difference", "low", "high"]], "p": p}
+
+
+def _differences(together, pairs, alpha):
+    """A row for each pair (a, b): how many only one gets right, difference in accuracy, and Wald's interval."""
     n = together.loc["all", "all"]
-    only_a, only_b = (together.loc[i, i] - together.loc[a, b] for i in (a, b))
-    difference, discordant = (only_a - only_b) / n, only_a + only_b
-    half = norm.ppf(1 - alpha / 2) * np.sqrt(max(discordant - (only_a - only_b) ** 2 / n, 0)) / n
-    p = binomtest(int(only_a), int(discordant)).pvalue if discordant else 1.0
-    return {"difference": difference, "low": difference - half, "high": difference + half, "p": p}
+    a, b = ([together.index.get_loc(name) for name in side] for side in zip(*pairs, strict=True))
+    both = together[together.index].to_numpy()
+    only_a, only_b = both[a, a] - both[a, b], both[b, b] - both[a, b]
+    difference = (only_a - only_b) / n
+    half = norm.ppf(1 - alpha / 2) * np.sqrt(np.maximum(only_a + only_b - (only_a - only_b) ** 2 / n, 0)) / n
+    return pd.DataFrame({"only_a": only_a, "only_b": only_b, "difference": difference, "low": difference - half,
+                         "high": difference + half})
 
 
 def draw_accuracies(together, draws=4000, seed=0):
@@ -127,7 +137,7 @@ def judge_claims(together, dataset, k=10, alpha=0.05, seed=0):
 
     def pairs(number, text, about, compared, slack=0.0, sign=1, every=True):
         """sign * (a - b) + slack is positive for every pair, or for some pair."""
-        rows = pd.DataFrame([paired(together, a, b, alpha / len(compared)) for a, b in compared])
+        rows = _differences(together, compared, alpha / len(compared))
         low, high = (rows["low"], rows["high"]) if sign == 1 else (-rows["high"], -rows["low"])
         ends = [e + slack for e in (sign * rows["difference"], low, high)]
         claim(number, text, about, *((e.min() if every else e.max()) for e in ends))
