@@ -59,6 +59,17 @@ def vote_shares(indices, labels, weights=None, classes=None):
     return np.einsum("nk,nkc->nc", weights, one_hot(labels, classes)[indices]).round(12)
 
 
+def log_loss(shares, k, truth):
+    """(n,): minus the logarithm of the probability that each vote gives to the true class, in nats; 0 is perfect.
+
+    shares: (n, classes) of the votes of k examples. To them comes one vote divided evenly among the classes, so that no
+    class is impossible: probability (k share + 1 / classes) / (k + 1). The proper score of Good (1952).
+    """
+    shares = np.asarray(shares, float)
+    true = shares[np.arange(len(shares)), truth]
+    return -np.log((k * true + 1 / shares.shape[1]) / (k + 1))
+
+
 def completeness_error(indices, labels, weights, proba):
     """(n,): how far the attribution is from adding up: the larger of |Σw - 1| and max |w · one_hot - proba|.
 

@@ -76,7 +76,7 @@ def seeds_table(same):
 def results_table(runs, k=10):
     """What runs reached, a row for each group: accuracies in per cent, mean ± standard deviation over the seeds.
 
-    minutes: of training (epochs times their median, since a training may have been interrupted) and sweep, for the
+    minutes: of training (epochs times the fastest one, since others may have shared the processor) and sweep, for the
     fastest seed.
     """
     rows = []
@@ -88,7 +88,7 @@ def results_table(runs, k=10):
         seconds = []
         for run in same:
             epochs = pd.read_csv(run.file("train", "history.csv"))["seconds"]
-            seconds.append(len(epochs) * epochs.median() + run.manifest(run.parameters.sweep_step)["seconds"])
+            seconds.append(len(epochs) * epochs.min() + run.manifest(run.parameters.sweep_step)["seconds"])
         rows.append({"runs": group, "seeds": len(same), "network": _mean(network), "layer 14": _mean(at.loc[14]),
                      "best layer": f"{_mean(at.loc[best])} ({best})", "raw pixels": _mean(at.loc[0]),
                      "hardware": ", ".join(sorted({run.manifest("train")["device"] for run in same})),

@@ -10,16 +10,16 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
-from .attribution import WEIGHTS, EBEClassifier, softmax_weights
+from .attribution import WEIGHTS, EBEClassifier, softmax_weights, vote_weights
 from .checks import integer, one_of, real
 from .claims import paired
 from .data import as_image_set
-from .evaluation import leave_one_out
+from .evaluation import leave_one_out, log_loss, vote_shares
 from .model import layer_names
 from .neighbors import METRICS, check_k
 from .sweep import KS, LayerNeighbors, layer_neighbors, vote_table
 
-CRITERIA = ("accuracy", "agreement")
+CRITERIA = ("log_loss", "accuracy", "agreement")
 RULES = ("best", "one-error")
 ESTIMATES = ("held-out", "leave-one-out")
 WAYS = {"uniform": "uniform", "distance": "distance", "softmax": softmax_weights()}  # of weighting the votes
@@ -32,10 +32,10 @@ WAYS = {"uniform": "uniform", "distance": "distance", "softmax": softmax_weights
 class Selection:
     """What `select` chose: layer, k, metric, weights (a name), and on what evidence.
 
-    score: its accuracy, or agreement with the network, on held-out training images, from 0 to 1; error: standard
-    error of that, with two right and two wrong answers added (Agresti & Coull 1998), since no number of images makes
-    a score of 1 certain. table: every candidate, one row each: layer, k, metric, weights, accuracy, agreement, score,
-    error. settings: keyword arguments for `EBEClassifier`.
+    score: on held-out training images, minus the mean log loss, or the accuracy, or the agreement with the network;
+    error: standard error of that, for the latter two with two right and two wrong answers added (Agresti & Coull
+    1998), since no number of images makes a score of 1 certain. table: every candidate, one row each: layer, k,
+    metric, weights, accuracy, agreement, log_loss, score, error. settings: keyword arguments for `EBEClassifier`.
     """
 
     layer: int | str
@@ -92,12 +92,14 @@ def training_neighbors(model, train_set, layers="all", k=50, metric="cosine", po
 
 
 def select(model, train_set, layers="all", ks=KS, metrics=("cosine", "euclidean"), weights=WAYS, pooling="none",
-           criterion="accuracy", rule="best", estimate="held-out", share=0.2, seed=0, **options):
+           criterion="log_loss", rule="best", estimate="held-out", share=0.2, seed=0, **options):
     """Choose layer, k, metric and weights on held-out training images: a `Selection`. One sweep for each metric.
 
-    weights: {name: "uniform", "distance" or a function}. criterion: "accuracy", or "agreement" with the network.
-    rule: "best" score, or "one-error", the fewest examples within one standard error of it (Breiman et al. 1984); of
-    equals the one with fewer examples, then the one listed first. estimate, share, seed: see `training_neighbors`.
+    weights: {name: "uniform", "distance" or a function}. criterion: "log_loss" (`evaluation.log_loss`), which sees how
+    sure a vote is and so tells candidates apart that are right equally often; "accuracy"; or "agreement" with the
+    network. rule: "best" score, or "one-error", the fewest examples within one standard error of it (Breiman et al.
+    1984); of equals the one with fewer examples, then the one listed first. estimate, share, seed: see
+    `training_neighbors`.
 
     The network has seen the held-out images if it was trained on `train_set`, and places them better than new ones: all
     scores are optimistic, and where they reach 1 they no longer tell candidates apart (notebook 09). To choose without
@@ -118,16 +120,28 @@ def select(model, train_set, layers="all", ks=KS, metrics=("cosine", "euclidean"
     tables = []
     for metric in metrics:
         found = training_neighbors(model, train_set, names, max(ks), metric, pooling, estimate, share, seed, **options)
-        tables.append(vote_table(found, ks, weights).assign(metric=metric))
+        table = vote_table(found, ks, weights).assign(metric=metric)
+        tables.append(pd.concat([table, scores(found, table, weights, criterion)], axis=1))
     table = pd.concat(tables, ignore_index=True).drop(columns="effective")
-    table["score"] = table[criterion]
-    n = len(found.test_labels)
-    share_right = (n * table["score"] + 2) / (n + 4)
-    table["error"] = np.sqrt(share_right * (1 - share_right) / (n + 4))
     layer, k, metric, name, score, error = choose(table, rule)[["layer", "k", "metric", "weights", "score", "error"]]
     layer = layer if isinstance(layer, str) else int(layer)
     settings = {"layer": layer, "k": int(k), "metric": metric, "weights": weights[name], "pooling": pooling}
     return Selection(layer, int(k), metric, name, float(score), float(error), settings, table)
+
+
+def scores(neighbors, table, weights, criterion):
+    """log_loss, score and error of the candidates in a `vote_table`, see `Selection`: a DataFrame."""
+    n, losses = len(neighbors.test_labels), []
+    for layer, k, name in table[["layer", "k", "weights"]].itertuples(index=False):
+        shares = vote_shares(neighbors.indices[layer][:, :k], neighbors.train_labels,
+                             vote_weights(neighbors.distances[layer][:, :k], weights[name]))
+        loss = log_loss(shares, k, neighbors.test_labels)
+        losses.append((loss.mean(), loss.std() / np.sqrt(n)))
+    found = pd.DataFrame(losses, columns=["log_loss", "error"])
+    if criterion == "log_loss":
+        return found.assign(score=-found["log_loss"])
+    right = (n * table[criterion] + 2) / (n + 4)
+    return found.assign(score=table[criterion], error=np.sqrt(right * (1 - right) / (n + 4)))
 
 
 def choose(table, rule="best"):

@@ -97,6 +97,14 @@ class TestFidelity:
         assert found["kl"] == pytest.approx(-np.log([0.9, 1, 0.8, 0.4]).sum() / 4)
         assert np.isnan(ev.fidelity(proba[:3], network[:3], TRUTH[:3])["where wrong"])
 
+    def test_log_loss_by_hand(self):
+        shares = np.array([[1, 0], [0.5, 0.5], [0, 1]])
+        assert ev.log_loss(shares, 2, np.zeros(3, int)) == pytest.approx(-np.log([2.5 / 3, 0.5, 0.5 / 3]))
+        assert ev.log_loss(shares, 2, np.array([0, 1, 1])) == pytest.approx(-np.log([2.5 / 3, 0.5, 2.5 / 3]))
+        good = ev.log_loss(ev.vote_shares(NEAR, LABELS), NEAR.shape[1], TRUTH).mean()
+        for indices in wrong(NEAR):
+            assert ev.log_loss(ev.vote_shares(indices, LABELS), NEAR.shape[1], TRUTH).mean() > good
+
     def test_is_worse_for_wrong_examples(self):
         network = np.array([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.1, 0.9]])
         good = ev.fidelity(ev.vote_shares(NEAR, LABELS), network, TRUTH)

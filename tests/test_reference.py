@@ -123,7 +123,7 @@ def test_results_by_hand(kept):
     assert found["raw pixels"].startswith(f"{100 * np.mean(at[0]):.2f} ")
     assert found["layer 14"].startswith(f"{100 * np.mean(at[14]):.2f} ")
     assert found["seeds"] == 2
-    assert found["minutes"] == "2"  # three epochs of 31 seconds, and a moment
+    assert found["minutes"] == "2"  # three epochs of 30 seconds, and a moment
     assert results_table(kept[:1], k=5).iloc[0]["network"] == f"{100 * network[0]:.2f}"
 
 

@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 from scipy.optimize import minimize
+from sklearn import metrics
 from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import nn
 
-from ebe_utils import ImageSet, kneighbors
+from ebe_utils import EBEClassifier, ImageSet, kneighbors
 from ebe_utils.evaluation import vote_shares
 from ebe_utils.selection import (
     choose,
@@ -56,7 +58,7 @@ class TestSelect:
     @pytest.mark.parametrize("estimate", ["held-out", "leave-one-out"])
     @pytest.mark.parametrize("rule", ["best", "one-error"])
     def test_finds_the_planted_layer(self, planted, estimate, rule):
-        found = select(*planted, LAYERS, ks=(1, 3, 5), rule=rule, estimate=estimate)
+        found = select(*planted, LAYERS, ks=(1, 3, 5), rule=rule, estimate=estimate, criterion="accuracy")
         assert found.layer == "good"
         assert found.score == 1
         assert found.k == 1  # of equals, fewest examples
@@ -75,7 +77,7 @@ class TestSelect:
 
     def test_scores_are_those_of_a_classifier_on_the_images_held_out(self, planted):
         model, data = planted
-        found = select(model, data, LAYERS, ks=(1, 5), metrics=("euclidean",))
+        found = select(model, data, LAYERS, ks=(1, 5), metrics=("euclidean",), criterion="accuracy")
         kept, held = (data.subset(part) for part in split(data))
         ebe = found.classifier(model, kept, device="cpu")
         assert (ebe.predict(held.images) == held.labels).mean() == found.score
@@ -87,6 +89,19 @@ class TestSelect:
         pd.testing.assert_series_equal(found.table["score"], found.table["agreement"], check_names=False)
         assert not found.table["score"].equals(found.table["accuracy"])
 
+    def test_log_loss_is_scikit_learns_of_the_votes_with_one_more_for_every_class_alike(self, planted):
+        model, data = planted
+        found = select(model, data, LAYERS, ks=(1, 5), metrics=("euclidean",))
+        assert found.layer == "good"
+        assert found.score == found.table["score"].max() == -found.table["log_loss"].min()
+        kept, held = (data.subset(part) for part in split(data))
+        for layer, k, weights, loss, error in found.table.query("weights != 'softmax'")[
+                ["layer", "k", "weights", "log_loss", "error"]].itertuples(index=False):
+            ebe = EBEClassifier(model, layer, k, "euclidean", weights, device="cpu").fit(kept)
+            proba = (k * ebe.predict_proba(held.images) + 1 / 3) / (k + 1)
+            assert loss == pytest.approx(metrics.log_loss(held.labels, proba))
+            assert error == pytest.approx(stats.sem(-np.log(proba[range(len(held)), held.labels]), ddof=0))
+
     def test_one_error_takes_fewest_examples_within_it(self):
         table = pd.DataFrame({"layer": [1, 2, 3, 4], "k": [10, 3, 1, 3], "score": [0.9, 0.88, 0.85, 0.89],
                               "error": 0.03})
@@ -94,7 +109,7 @@ class TestSelect:
         assert choose(table, "one-error")["layer"] == 4
 
     @pytest.mark.parametrize("bad, words", [
-        ({"criterion": "loss"}, ["criterion='loss'", "accuracy, agreement"]),
+        ({"criterion": "loss"}, ["criterion='loss'", "log_loss, accuracy, agreement"]),
         ({"rule": "bst"}, ["rule='bst'", "one-error", "Did you mean 'best'"]),
         ({"estimate": "test"}, ["estimate='test'", "held-out, leave-one-out"]),
         ({"metrics": ("cosin",)}, ["metrics='cosin'", "Did you mean 'cosine'"]),
