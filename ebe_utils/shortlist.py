@@ -478,7 +478,7 @@ class Shortlist:
         (n, d), m = rows.shape, len(self.rows)
         total = max(self.n_train or n, n)
         self.head = 0
-        ranks = [r for r in _RANKS if r <= min(d / 4, n / 2)] if total * m * d > _TINY else []
+        ranks = [r for r in _RANKS if r <= min(d / 4, n / 2, _SAMPLE // d)] if total * m * d > _TINY else []
         self.basis = Basis(rows, self.metric, max(ranks, default=0))
         began = perf_counter()
         train = self.basis.project(rows, train=True)

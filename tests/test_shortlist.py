@@ -139,6 +139,17 @@ def test_directions_chosen_by_trial(monkeypatch):
     assert notes["rank"] > 0 and 10 / 4000 <= notes["compared"] < 0.1
 
 
+def test_no_more_directions_are_tried_than_there_are_rows_to_fit_them(monkeypatch):
+    """In a layer of 65,536 dimensions the sample is of 128 rows."""
+    monkeypatch.setattr(shortlist, "_TINY", 0)
+    monkeypatch.setattr(shortlist, "_SAMPLE", 100 * 1024)
+    train, queries = rows_of("subspace", 0, 2000, 1024), rows_of("subspace", 1, 300, 1024)
+    found = Shortlist(queries, 10, "cosine", 400_000)
+    found.add(train)
+    assert found.notes()["rank"] in (0, 64)
+    assert_same(found.result(), brute(train, queries, 10, "cosine"))
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_distances_of_given_pairs(metric):
     train, queries = rows_of("saturated", 0, 50, 700), rows_of("saturated", 1, 20, 700)
