@@ -1,7 +1,6 @@
-"""The paper's eight claims, turned into numbers that a sweep can answer (sections 3.3 and 4 of the paper).
+"""The paper's eight claims, turned into margins that a sweep can answer (sections 3.3 and 4 of the paper).
 
-`check_claims` compares accuracies as they are; `judge_claims` asks what is left of it when the test images are taken
-for the sample that they are.
+The test images are taken for the sample that they are: every margin has an interval.
 """
 
 import numpy as np
@@ -12,72 +11,6 @@ from .sweep import KS
 
 MIDDLE = range(6, 16)  # stages 2 and 3 of ResNet18
 PAR = 0.01  # "on a par", "clearly below": one point of accuracy
-HOLDS = {True: "holds", False: "does not hold"}
-
-
-def check_claims(sweep, dataset, k=10):
-    """The claims as a DataFrame: claim, text, measured, verdict.
-
-    sweep: `sweep_table` with the 20 convolutional layers of ResNet18. verdict: "holds", "does not hold", or "does
-    not apply" if the claim is about another data set than `dataset`; measured is given all the same. Raises
-    ValueError if a layer or k is missing.
-    """
-    layers = sweep[sweep["layer"] != 0]
-    table = layers.pivot(index="layer", columns="k", values="accuracy")
-    network = sweep["network_accuracy"].iloc[0]
-    if list(table.index) != list(range(1, 21)):
-        raise ValueError(f"the claims are about ResNet18's layers 1 to 20; this sweep has {list(table.index)}. "
-                         "Sweep with layers='all'.")
-    ks = [j for j in KS if j in table.columns]
-    if k not in table.columns or len(ks) < 2:
-        raise ValueError(f"the sweep has k = {list(table.columns)}; it needs {k} and at least two of {KS}.")
-    grid = table[ks]
-    mean = grid.mean(axis=1)
-    best = int(mean.idxmax())
-    found = []
-
-    def claim(number, text, about, measured, holds):
-        verdict = HOLDS[bool(holds)] if dataset in about else "does not apply"
-        found.append({"claim": number, "text": text, "measured": measured, "verdict": verdict})
-
-    def beats(number, text, about, rows):
-        above = grid.loc[rows] > network
-        claim(number, text, about, f"{int(above.sum().sum())} of {above.size} (layer, k) above the network's "
-              f"{network:.4f}; smallest difference {grid.loc[rows].min().min() - network:+.4f}", above.all().all())
-
-    beats("1", "MNIST: every layer but the first beats ResNet18, whatever k", {"mnist"}, range(2, 21))
-    beats("2a", "Fashion-MNIST: so do layers 9 to 20 (“below” read as deeper)", {"fashion_mnist"}, range(9, 21))
-    beats("2b", "Fashion-MNIST: so do layers 1 to 9 (“below” read as smaller)", {"fashion_mnist"}, range(1, 10))
-    claim("3", "On both, middle layers are best, not the deepest", {"mnist", "fashion_mnist"},
-          f"best layer {best} ({mean[best]:.4f}, mean over k); best of 16 to 20 {mean[16:].max():.4f}", best in MIDDLE)
-    by_layer = (grid.max() - grid.min()).mean()
-    by_k = (grid.max(axis=1) - grid.min(axis=1)).mean()
-    claim("4", "The choice of layer matters far more than k (at least twice the range)",
-          {"mnist", "fashion_mnist", "cifar10"},
-          f"range over layers {by_layer:.4f}, over k {by_k:.4f}, both on average", by_layer >= 2 * by_k)
-    at = table[k]
-    claim("5", "CIFAR-10: layers 16 and 19 are on a par with ResNet18 (within one point)", {"cifar10"},
-          f"layer 16 {at[16] - network:+.4f}, layer 19 {at[19] - network:+.4f}, k = {k}",
-          min(at[16], at[19]) >= network - PAR)
-    claim("6", "CIFAR-10: layer 15 drops clearly below its neighbours (by a point)", {"cifar10"},
-          f"layers 14, 15, 16: {at[14]:.4f}, {at[15]:.4f}, {at[16]:.4f}, k = {k}", at[15] <= min(at[14], at[16]) - PAR)
-    row = grid.loc[best]
-    ten = row.get(10, at[best])
-    claim("7", "CIFAR-10: k = 10 is a good compromise (half a point above k = 1, no larger k half a point better)",
-          {"cifar10"}, f"layer {best}: k = {ks[0]} {row[ks[0]]:.4f}, k = 10 {ten:.4f}, best larger k "
-          f"{row[[j for j in ks if j >= 10]].max() if max(ks) >= 10 else ten:.4f}",
-          ten - row[ks[0]] >= PAR / 2 and row[[j for j in ks if j >= 10]].max() - ten <= PAR / 2)
-    enough = [j for j in table.columns if table[j].max() >= network]
-    claim("8", "Few examples explain a prediction at no loss of accuracy (at most 10, at some layer)",
-          {"mnist", "fashion_mnist", "cifar10", dataset},
-          f"smallest k that reaches the network's accuracy at some layer: {min(enough) if enough else 'none'}",
-          enough and min(enough) <= 10)
-    return pd.DataFrame(found)
-
-
-# --- with intervals ----------------------------------------------------------------------------------------------
-
-UNDECIDED = "undecided"
 NO_LOSS = 0.002  # "at no loss of accuracy": two tenths of a point
 
 
@@ -95,7 +28,9 @@ def paired(together, a, b, alpha=0.05):
 
 def _differences(together, pairs, alpha):
     """A row for each pair (a, b): how many only one gets right, difference in accuracy, and Wald's interval."""
-    n = together.loc["all", "all"]
+    n, unknown = together.loc["all", "all"], {name for pair in pairs for name in pair} - {*together.index}
+    if unknown:
+        raise ValueError(f"there is no predictor {min(unknown)!r} in the table; it has {', '.join(together.index)}.")
     a, b = ([together.index.get_loc(name) for name in side] for side in zip(*pairs, strict=True))
     both = together[together.index].to_numpy()
     only_a, only_b = both[a, a] - both[a, b], both[b, b] - both[a, b]
@@ -119,19 +54,27 @@ def draw_accuracies(together, draws=4000, seed=0):
 
 
 def judge_claims(together, dataset, k=10, alpha=0.05, seed=0):
-    """The claims with intervals over the test images: claim, text, measured, low, high, verdict.
+    """The claims as a DataFrame: claim, text, measured, low, high, verdict.
 
-    together: `right_together` with the 20 layers and the `KS`. measured, low, high: a margin in accuracy that the
-    claim says is positive, with its interval at confidence 1 - alpha. verdict: "holds" if the interval lies above
-    zero, "does not hold" if it lies below, else "undecided". Where a claim compares many pairs (1, 2, 5, 6, 8), the
-    margin is that of the pair that decides, and the interval is Bonferroni's, for all pairs at once.
+    together: `right_together` with the 20 convolutional layers of ResNet18 and the `KS`. measured, low, high: a margin
+    in accuracy that the claim says is positive, with its interval at confidence 1 - alpha. verdict: "holds" if the
+    interval lies above zero, "does not hold" if it lies below, else "undecided"; or "does not apply" if the claim is
+    about another data set than `dataset`, and the margin is given all the same. Where a claim compares many pairs (1,
+    2, 5, 6, 8), the margin is that of the pair that decides, and the interval is Bonferroni's, for all pairs at once.
+    k: in claims 5 and 6, the largest of the table that is not above it. Raises ValueError if the table cannot answer.
     """
+    layers = range(1, 21)
+    ks = [j for j in KS if all(f"{layer}/{j}" in together for layer in layers)]
+    if len(ks) < 2:
+        raise ValueError(f"the claims are about ResNet18's layers 1 to 20 and at least two of k = {KS}; this table has "
+                         f"{', '.join(together.index)}. Sweep with layers='all' and a larger k_max.")
+    k, ten = (max((j for j in ks if j <= most), default=ks[0]) for most in (k, 10))
     accuracy = pd.Series(np.diag(together), together.index) / together.loc["all", "all"]
     drawn = draw_accuracies(together, seed=seed)
     found = []
 
     def claim(number, text, about, measured, low, high):
-        verdict = HOLDS[True] if low > 0 else HOLDS[False] if high < 0 else UNDECIDED
+        verdict = "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
         found.append({"claim": number, "text": text, "measured": measured, "low": low, "high": high,
                       "verdict": verdict if dataset in about else "does not apply"})
 
@@ -147,19 +90,19 @@ def judge_claims(together, dataset, k=10, alpha=0.05, seed=0):
         claim(number, text, about, margin(accuracy.to_frame().T).item(), low, high)
 
     def mean(acc, layers):
-        return pd.concat([acc[[f"{layer}/{j}" for j in KS]].mean(axis=1) for layer in layers], axis=1)
+        return pd.concat([acc[[f"{layer}/{j}" for j in ks]].mean(axis=1) for layer in layers], axis=1)
 
     def beats(layers):
-        return [(f"{layer}/{j}", "network") for layer in layers for j in KS]
+        return [(f"{layer}/{j}", "network") for layer in layers for j in ks]
 
     def spread(acc):
-        grid = np.stack([acc[[f"{layer}/{j}" for j in KS]] for layer in range(1, 21)], 1)  # (draws, layers, ks)
+        grid = np.stack([acc[[f"{layer}/{j}" for j in ks]] for layer in layers], 1)  # (draws, layers, ks)
         return pd.Series(np.ptp(grid, axis=1).mean(1) - 2 * np.ptp(grid, axis=2).mean(1))
 
     every = ("mnist", "fashion_mnist", "cifar10")
-    outside = [layer for layer in range(1, 21) if layer not in MIDDLE]
-    best = range(1, 21)[int(mean(accuracy.to_frame().T, range(1, 21)).to_numpy().argmax())]
-    larger = [f"{best}/{j}" for j in KS if j > 10]
+    outside = [layer for layer in layers if layer not in MIDDLE]
+    best = layers[int(mean(accuracy.to_frame().T, layers).to_numpy().argmax())]
+    larger = [f"{best}/{j}" for j in ks if j > ten] or [f"{best}/{ten}"]
     pairs("1", "MNIST: every layer but the first beats ResNet18, whatever k: smallest lead", every[:1],
           beats(range(2, 21)))
     pairs("2a", "Fashion-MNIST: so do layers 9 to 20 (“below” read as deeper): smallest lead", every[1:2],
@@ -173,11 +116,11 @@ def judge_claims(together, dataset, k=10, alpha=0.05, seed=0):
           [(f"16/{k}", "network"), (f"19/{k}", "network")], PAR)
     pairs("6", "CIFAR-10: layer 15 is more than a point below 14 and 16: what is beyond it", every[2:],
           [(f"15/{k}", f"14/{k}"), (f"15/{k}", f"16/{k}")], -PAR, -1)
-    simulated("7", f"CIFAR-10: k = 10 gains half a point over k = 1, a larger k at most that more (layer {best})",
-              every[2:], lambda acc: pd.concat([
-                  acc[f"{best}/10"] - acc[f"{best}/1"] - PAR / 2,
-                  acc[f"{best}/10"] + PAR / 2 - acc[larger].max(axis=1)], axis=1).min(axis=1))
+    simulated("7", f"CIFAR-10: k = {ten} gains half a point over k = {ks[0]}, a larger k at most that more "
+              f"(layer {best})", every[2:], lambda acc: pd.concat([
+                  acc[f"{best}/{ten}"] - acc[f"{best}/{ks[0]}"] - PAR / 2,
+                  acc[f"{best}/{ten}"] + PAR / 2 - acc[larger].max(axis=1)], axis=1).min(axis=1))
     pairs("8", "At most 10 examples lose no accuracy (0.2 points) at some layer: what the best is above that",
-          (*every, dataset), [(f"{layer}/{j}", "network") for layer in range(1, 21) for j in KS if j <= 10], NO_LOSS,
+          (*every, dataset), [(f"{layer}/{j}", "network") for layer in layers for j in ks if j <= 10], NO_LOSS,
           every=False)
     return pd.DataFrame(found)

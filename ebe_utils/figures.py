@@ -8,7 +8,7 @@ from itertools import cycle
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from .model import scale
 from .sweep import KS, PIXELS
@@ -22,7 +22,8 @@ def style():
     """The look of every figure: seaborn's white grid, colour-blind palette, letters readable in print."""
     sns.set_theme("notebook", "ticks", "colorblind", rc={
         "figure.dpi": 100, "savefig.dpi": 150, "svg.hashsalt": "ebe", "svg.fonttype": "none", "axes.grid": True,
-        "grid.alpha": 0.4, "figure.constrained_layout.use": True, "image.cmap": "gray", "font.size": 11})
+        "grid.alpha": 0.4, "figure.constrained_layout.use": True, "image.cmap": "gray", "image.composite_image": False,
+        "font.size": 11})
 
 
 def save_figure(folder, name, figure, data):
@@ -36,14 +37,19 @@ def save_figure(folder, name, figure, data):
 
 def draw_image(axes, image, title="", color=None, xlabel=""):
     """One (C, H, W) image without ticks, its frame in `color`."""
-    pixels = scale(image).float().numpy()
-    axes.imshow(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0), vmin=0, vmax=1, interpolation="nearest")
+    _imshow(axes, image)
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=10)
     axes.set_xlabel(xlabel, fontsize=9)
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set(visible=True, linewidth=2.5 if color is not None else 0.8, color=color or "0.5")
+
+
+def _imshow(axes, image, **how):
+    pixels = scale(image).float().numpy()
+    axes.imshow(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0), vmin=0, vmax=1, interpolation="nearest",
+                **how)
 
 
 def image_grid(images, titles, columns=10):
@@ -144,24 +150,32 @@ def layers_figure(neighbors, test_set, train_set, position, layers=STRIP_LAYERS,
     neighbors: `LayerNeighbors` of these two sets; position: of the image in the test set.
     """
     layers = [layer for layer in layers if layer in neighbors.names]
-    height = 0.84 * len(layers) + 0.9  # laid out by hand: the constrained layout of so many axes takes seconds
-    figure, axes = plt.subplots(len(layers), k + 1, figsize=(0.85 * (k + 1), height), squeeze=False, layout="none")
-    figure.subplots_adjust(left=0.02, right=0.99, top=1 - 0.5 / height, bottom=0.4 / height, wspace=0.06, hspace=0.06)
+    height, width = len(layers) + 0.9, k + 1.9
+    # All images in one axes, whose unit is an image and the gap to the next: axes of their own would take seconds.
+    figure, axes = plt.subplots(figsize=(0.9 * width, 0.9 * height), layout="none")
+    figure.subplots_adjust(0, 0, 1, 1)
     truth, classes, rows = int(test_set.labels[position]), test_set.classes, []
+
+    def place(image, x, y, color, linewidth):
+        _imshow(axes, image, extent=(x, x + 0.92, y + 0.92, y))
+        axes.add_patch(Rectangle((x, y), 0.92, 0.92, fill=False, edgecolor=color, linewidth=linewidth))
+
+    place(test_set.images[position], 0.05, 0, "0.5", 0.8)
+    axes.text(0.51, -0.05, f"test image\n{classes[truth]}", ha="center", va="bottom", fontsize=10)
     for row, layer in enumerate(layers):
-        axes[row, 0].axis("off")
+        axes.text(1.75, row + 0.46, f"layer {layer}", ha="right", va="center", fontsize=10)
         for rank in range(k):
             i = int(neighbors.indices[layer][position, rank])
             label = int(train_set.labels[i])
-            draw_image(axes[row, rank + 1], train_set.images[i], f"{rank + 1}" if row == 0 else "",
-                       RIGHT if label == truth else WRONG)
+            place(train_set.images[i], 1.85 + rank, row, RIGHT if label == truth else WRONG, 2.5)
             rows.append({"position": position, "truth": classes[truth], "layer": layer, "rank": rank + 1, "index": i,
                          "class": classes[label], "distance": float(neighbors.distances[layer][position, rank])})
-        axes[row, 1].set_ylabel(f"layer {layer}", rotation=0, ha="right", va="center", fontsize=10)
-    axes[0, 0].axis("on")
-    draw_image(axes[0, 0], test_set.images[position], f"test image\n{classes[truth]}")
-    figure.supxlabel(f"rank 1 to {k} from left to right; blue frame: the true class, orange frame: another",
-                     fontsize=10)
+    for rank in range(k):
+        axes.text(2.31 + rank, -0.05, f"{rank + 1}", ha="center", va="bottom", fontsize=10)
+    axes.text(1.85 + k / 2, len(layers), f"rank 1 to {k} from left to right; blue frame: the true class, orange frame: "
+              "another", ha="center", va="top", fontsize=10)
+    axes.set(xlim=(0, width), ylim=(height - 0.55, -0.55))
+    axes.axis("off")
     return figure, pd.DataFrame(rows)
 
 

@@ -52,8 +52,9 @@ def run_notebooks(parameters, only=EXPERIMENT, progress=print):
             known = papermill.inspect_notebook(path)
             part = out / f".{path.name}.part.ipynb"
             try:
+                # After its last cell a kernel has nothing to tidy up; waiting until it has takes two seconds.
                 papermill.execute_notebook(path, part, {k: v for k, v in given.items() if k in known}, cwd=path.parent,
-                                           kernel_name="python3", progress_bar=False,
+                                           kernel_name="python3", progress_bar=False, shutdown_kernel="immediate",
                                            extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
             except papermill.PapermillExecutionError as error:
                 part.replace(out / path.name)

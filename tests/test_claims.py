@@ -1,4 +1,4 @@
-"""The paper's claims, on tables made by hand so that each holds, or just does not."""
+"""The paper's claims, on accuracies made by hand so that each holds, or just does not."""
 
 import itertools
 
@@ -6,19 +6,29 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ebe_utils.claims import check_claims, draw_accuracies, judge_claims, paired
+from ebe_utils.claims import draw_accuracies, judge_claims, paired
 from ebe_utils.sweep import KS
 
-NETWORK = 0.7
+N = 10_000
+IMAGES = np.arange(N)
 
 
-def table(changes=(), ks=KS, layers=range(21)):
-    """A sweep with accuracy 0.8 everywhere, the network's 0.7; changes: {(layer, k): accuracy}, None for every k."""
-    changes = dict(changes)
-    rows = [{"layer": layer, "k": k, "network_accuracy": NETWORK,
-             "accuracy": changes.get((layer, k), changes.get((layer, None), 0.8 if layer else 0.99))}
-            for layer, k in itertools.product(layers, ks)]
-    return pd.DataFrame(rows)
+def together(changes=(), network=0.7, seed=None, ks=KS, layers=range(21)):
+    """`right_together` for accuracy 0.8 everywhere; changes: {(layer, k): accuracy}, with None for every k.
+
+    Predictors get the first images right, or, with a seed, images at random. Of the first images, two predictors of the
+    same accuracy get the same ones right, so that differences have the smallest intervals.
+    """
+    changes, rng = dict(changes), np.random.default_rng(seed)
+
+    def right(accuracy):
+        return (IMAGES if seed is None else rng.permutation(N)) < round(accuracy * N)
+
+    found = {"all": right(1), "network": right(network)}
+    for layer, k in itertools.product(layers, ks):
+        found[f"{layer}/{k}"] = right(changes.get((layer, k), changes.get((layer, None), 0.8 if layer else 0.99)))
+    rows = np.stack([*found.values()]).astype(int)
+    return pd.DataFrame(rows @ rows.T, index=[*found], columns=[*found])
 
 
 def every_layer(k, accuracy, but=()):
@@ -54,74 +64,6 @@ DOES_NOT_HOLD = [
     ("8", "mnist", {(layer, k): 0.6 for layer in range(1, 21) for k in KS if k <= 10})]
 
 
-@pytest.mark.parametrize("claim, dataset, changes, verdict", [(*case, "holds") for case in HOLDS]
-                         + [(*case, "does not hold") for case in DOES_NOT_HOLD])
-def test_verdicts(claim, dataset, changes, verdict):
-    found = check_claims(table(changes), dataset).set_index("claim")
-    assert found.loc[claim, "verdict"] == verdict, found.loc[claim, "measured"]
-
-
-@pytest.mark.parametrize("dataset, about", [
-    ("mnist", {"1", "3", "4", "8"}), ("fashion_mnist", {"2a", "2b", "3", "4", "8"}),
-    ("cifar10", {"4", "5", "6", "7", "8"}), ("digits", {"8"}), ("folder:pictures", {"8"})])
-def test_claims_about_other_data_sets_do_not_apply(dataset, about):
-    found = check_claims(table(), dataset)
-    assert list(found["claim"]) == ["1", "2a", "2b", "3", "4", "5", "6", "7", "8"]
-    assert set(found.loc[found["verdict"] != "does not apply", "claim"]) == about
-    assert (found["measured"] != "").all() and (found["text"] != "").all()
-
-
-def test_what_is_measured():
-    changes = {(2, 50): 0.65, (12, None): 0.9, (15, 10): 0.75}
-    found = check_claims(table(changes), "cifar10").set_index("claim")["measured"]
-    assert found["1"] == "113 of 114 (layer, k) above the network's 0.7000; smallest difference -0.0500"
-    assert found["3"] == "best layer 12 (0.9000, mean over k); best of 16 to 20 0.8000"
-    assert found["5"] == "layer 16 +0.1000, layer 19 +0.1000, k = 10"
-    assert found["6"] == "layers 14, 15, 16: 0.8000, 0.7500, 0.8000, k = 10"
-    assert found["7"] == "layer 12: k = 1 0.9000, k = 10 0.9000, best larger k 0.9000"
-    assert found["8"].endswith("at some layer: 1")
-    never = check_claims(table({(layer, None): 0.6 for layer in range(1, 21)}), "mnist").set_index("claim")["measured"]
-    assert never["8"].endswith("at some layer: none")
-
-
-def test_another_k():
-    found = check_claims(table({(15, 3): 0.5, (16, 3): 0.5}), "cifar10", k=3).set_index("claim")
-    assert found.loc["5", "verdict"] == found.loc["6", "verdict"] == "does not hold"
-    assert found.loc["5", "measured"].endswith("k = 3")
-    assert "k = 5 0.8000" in check_claims(table(ks=[5, 10, 20]), "cifar10").set_index("claim").loc["7", "measured"]
-
-
-@pytest.mark.parametrize("sweep, k, words", [
-    (table(layers=range(20)), 10, "layers 1 to 20"), (table(layers=[0, 14]), 10, "layers='all'"),
-    (table(ks=[10]), 10, "at least two of"), (table(), 7, "it needs 7"), (table(ks=[2, 4, 10]), 10, "at least two of")])
-def test_sweeps_that_cannot_answer(sweep, k, words):
-    with pytest.raises(ValueError, match=words):
-        check_claims(sweep, "mnist", k)
-
-
-# --- with intervals ------------------------------------------------------------------------------------------------
-
-N = 10_000
-IMAGES = np.arange(N)
-
-
-def together(changes=(), network=0.7, seed=None):
-    """`right_together` of predictors that get the first images right, as many as in `table`; seed: others at random.
-
-    Two predictors of the same accuracy get the same images right, so that differences have the smallest intervals.
-    """
-    changes, rng = dict(changes), np.random.default_rng(seed)
-
-    def right(accuracy):
-        return (IMAGES if seed is None else rng.permutation(N)) < round(accuracy * N)
-
-    found = {"all": right(1), "network": right(network)}
-    for layer, k in itertools.product(range(21), KS):
-        found[f"{layer}/{k}"] = right(changes.get((layer, k), changes.get((layer, None), 0.8 if layer else 0.99)))
-    rows = np.stack([*found.values()]).astype(int)
-    return pd.DataFrame(rows @ rows.T, index=[*found], columns=[*found])
-
-
 def test_paired_by_hand():
     found = pd.DataFrame([[100, 60, 52], [60, 60, 50], [52, 50, 52]], index=["all", "a", "b"],
                          columns=["all", "a", "b"])
@@ -147,14 +89,61 @@ def test_drawn_accuracies_are_as_a_bootstrap_draws_them():
     np.testing.assert_allclose(np.cov(drawn.T), np.cov(again), atol=2e-5)
 
 
-@pytest.mark.parametrize("claim, dataset, changes, verdict", [(*case, "holds") for case in HOLDS if case[0] != "7"]
-                         + [(*case, "does not hold") for case in DOES_NOT_HOLD if case[0] not in "357"])
-def test_judged_verdicts_agree_where_differences_are_large(claim, dataset, changes, verdict):
-    found = judge_claims(together(changes), dataset).set_index("claim")
-    row = found.loc[claim]
-    assert row["low"] <= row["measured"] <= row["high"]
-    assert row["verdict"] in (verdict, "undecided")
-    assert row["verdict"] == verdict or abs(row["measured"]) < 0.01
+@pytest.mark.parametrize("claim, dataset, changes, holds", [(*case, True) for case in HOLDS]
+                         + [(*case, False) for case in DOES_NOT_HOLD])
+def test_margins_and_verdicts(claim, dataset, changes, holds):
+    row = judge_claims(together(changes), dataset).set_index("claim").loc[claim]
+    assert (round(row["measured"], 9) > 0) == holds, row
+    assert row["low"] - 1e-9 <= row["measured"] <= row["high"] + 1e-9
+    expected = "holds" if holds else "does not hold"
+    assert row["verdict"] == expected or (row["verdict"] == "undecided" and abs(row["measured"]) < 0.01), row
+
+
+@pytest.mark.parametrize("dataset, about", [
+    ("mnist", {"1", "3", "4", "8"}), ("fashion_mnist", {"2a", "2b", "3", "4", "8"}),
+    ("cifar10", {"4", "5", "6", "7", "8"}), ("digits", {"8"}), ("folder:pictures", {"8"})])
+def test_claims_about_other_data_sets_do_not_apply(dataset, about):
+    found = judge_claims(together(), dataset)
+    assert list(found["claim"]) == ["1", "2a", "2b", "3", "4", "5", "6", "7", "8"]
+    assert set(found.loc[found["verdict"] != "does not apply", "claim"]) == about
+    assert found["measured"].notna().all() and (found["text"] != "").all()
+
+
+def test_margins_by_hand():
+    changes = {(2, 50): 0.65, (12, None): 0.9, (12, 1): 0.89, (12, 50): 0.902, (15, 10): 0.75, (17, None): 0.83}
+    found = judge_claims(together(changes), "cifar10").set_index("claim")
+    assert "(layer 12)" in found.loc["7", "text"]
+    by_layer = (0.09 + 4 * 0.1 + 0.252) / 6  # of k = 1, 3 to 20 (at 10 the lowest is 0.75), 50
+    by_layer += 0.05 / 6
+    by_k = (0.15 + 0.012 + 0.05) / 20
+    assert found["measured"].to_dict() == pytest.approx({
+        "1": -0.05, "2a": 0.05, "2b": -0.05, "3": (0.89 + 4 * 0.9 + 0.902) / 6 - 0.83, "4": by_layer - 2 * by_k,
+        "5": 0.1 + 0.01, "6": 0.05 - 0.01, "7": min(0.01 - 0.005, 0.005 - 0.002), "8": 0.2 + 0.002})
+
+
+@pytest.mark.parametrize("k, used", [(3, 3), (4, 3), (50, 50), (99, 50)])
+def test_another_k(k, used):
+    found = judge_claims(together({(15, used): 0.5, (16, used): 0.6}), "cifar10", k=k).set_index("claim")["measured"]
+    assert found["5"] == pytest.approx(0.6 + 0.01 - 0.7)
+    assert found["6"] == pytest.approx(0.1 - 0.01)
+
+
+def test_tables_of_fewer_ks():
+    text, margin = judge_claims(together({(9, None): 0.9, (9, 1): 0.88}, ks=[1, 3, 5]), "cifar10").set_index(
+        "claim").loc["7", ["text", "measured"]]
+    assert "k = 5 gains half a point over k = 1" in text
+    assert margin == pytest.approx(0.005)  # no larger k can be better
+
+
+@pytest.mark.parametrize("found", [together(layers=range(20)), together(layers=[0, 14]), together(ks=[1])])
+def test_tables_that_cannot_answer(found):
+    with pytest.raises(ValueError, match="layers 1 to 20 and at least two of k = .* larger k_max"):
+        judge_claims(found, "mnist")
+
+
+def test_unknown_predictors():
+    with pytest.raises(ValueError, match="there is no predictor '14/7' in the table; it has all, network, 0/1, 0/3"):
+        paired(together(), "14/7", "network")
 
 
 @pytest.mark.parametrize("claim, dataset, changes", [
@@ -173,9 +162,3 @@ def test_more_images_narrow_the_interval():
     few, many = (judge_claims(counts * times, "mnist").set_index("claim") for times in (1, 4))
     width = (few["high"] - few["low"]) / (many["high"] - many["low"])
     np.testing.assert_allclose(width, 2, rtol=0.05)
-
-
-def test_judged_claims_about_other_data_sets_do_not_apply():
-    found = judge_claims(together(), "digits").set_index("claim")
-    assert list(found.index) == ["1", "2a", "2b", "3", "4", "5", "6", "7", "8"]
-    assert set(found.index[found["verdict"] != "does not apply"]) == {"8"}

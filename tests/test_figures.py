@@ -117,17 +117,27 @@ def test_layers_figure_draws_the_neighbors(neighbors, stripes):
     train, test = stripes
     figure, data = layers_figure(neighbors, test, train, 5, layers=(3, 9, 14), k=4)
     assert sorted(set(data["layer"])) == [3, 14] and len(data) == 8
-    axes = np.array(figure.axes).reshape(2, 5)
-    np.testing.assert_allclose(shown_in(axes[0, 0]), test.images[5, 0] / 255, atol=1e-6)
+    (axes,) = figure.axes
+    drawn = [np.asarray(image.get_array()) for image in axes.images]
+    corners = [(image.get_extent()[0], image.get_extent()[3]) for image in axes.images]
+    assert corners == [patch.get_xy() for patch in axes.patches]
+    assert all(patch.get_width() < 1 and patch.get_height() < 1 for patch in axes.patches)  # none over another
+    np.testing.assert_allclose(drawn[0], test.images[5, 0] / 255, atol=1e-6)
+    labels = {text.get_text(): text.get_position() for text in axes.texts}
     for row, layer in enumerate((3, 14)):
         indices, rows = neighbors.indices[layer][5, :4], data[data["layer"] == layer]
         np.testing.assert_array_equal(rows["index"], indices)
         np.testing.assert_array_equal(rows["distance"], neighbors.distances[layer][5, :4])
-        assert axes[row, 1].get_ylabel() == f"layer {layer}"
-        for axis, index in zip(axes[row, 1:], indices, strict=True):
-            np.testing.assert_allclose(shown_in(axis), train.images[index, 0] / 255, atol=1e-6)
-            assert frame(axis) == to_rgba(RIGHT if train.labels[index] == test.labels[5] else WRONG)
-    assert "rank 1 to 4" in figure.get_supxlabel()
+        for rank, index in enumerate(indices):
+            at = 1 + 4 * row + rank
+            np.testing.assert_allclose(drawn[at], train.images[index, 0] / 255, atol=1e-6)
+            color = to_rgba(RIGHT if train.labels[index] == test.labels[5] else WRONG)
+            assert axes.patches[at].get_edgecolor() == color
+            x, y = corners[at]
+            assert labels[f"{rank + 1}"][0] == pytest.approx(x + 0.46)
+            assert y == row < labels[f"layer {layer}"][1] < y + 1
+            assert labels[f"layer {layer}"][0] < corners[1][0] <= x
+    assert any("rank 1 to 4" in text for text in labels)
 
 
 def test_structure_figure_names_what_it_shows(explanations):

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from ebe_utils import reference, runs
+from ebe_utils.claims import judge_claims
 from ebe_utils.figures import accuracy_figure
 from ebe_utils.pipeline import CHECKOUT
 from ebe_utils.reference import (
@@ -217,3 +218,13 @@ def test_committed_figures_show_the_committed_results(group):
         both = shown.merge(examples, on=["position", "layer", "rank", "index"])
         assert len(both) == len(shown) > 0
         np.testing.assert_allclose(both["distance_x"], both["distance_y"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("run", [run for same in COMMITTED.values() for run in same], ids=lambda run: run.name)
+def test_committed_claims_follow_from_the_committed_counts(run):
+    counts = pd.read_csv(run.file(run.parameters.sweep_step, "together.csv"), index_col=0)
+    expected = judge_claims(counts, run.parameters.dataset, run.parameters.k)
+    found = pd.read_csv(run.file("figures", "claims.csv"))
+    assert found["text"].tolist() == expected["text"].tolist()
+    np.testing.assert_allclose(found["measured"], expected["measured"], atol=1e-9)
+    np.testing.assert_allclose(found[["low", "high"]], expected[["low", "high"]], atol=1e-3)  # drawn at random
