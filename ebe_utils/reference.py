@@ -126,8 +126,9 @@ def choices_table(choices, optimism):
     """What held-out training images chose in each of {run: choices.csv of notebook 09}, and what that loses.
 
     Points of accuracy on the test images by which the choice, fixed rules (k = 10) and the network miss the best
-    candidate. optimism: {run: optimism.csv}; the column is the mean over layers 16 to 20 of estimate minus test
-    accuracy where the held-out images were trained on.
+    candidate; without luck: by which the choice misses the one that is best on other images. optimism: {run:
+    optimism.csv}; the column is the mean over layers 16 to 20 of estimate minus test accuracy where the held-out
+    images were trained on.
     """
     rows = []
     for run, table in choices.items():
@@ -139,6 +140,7 @@ def choices_table(choices, optimism):
                                            f"{chosen['weights']}",
                      "misses the best by": f"{points['held out, unseen']:.2f} ({100 * chosen['regret_low']:.2f} to "
                                            f"{100 * chosen['regret_high']:.2f})",
+                     "without luck": f"{100 * chosen['without_luck']:.2f}",
                      **{name: f"{points[rule]:.2f}" for name, rule in (
                          ("layer 14", "layer 14"), ("layer 20", "last convolution"),
                          ("pooled", "pooled, before the classifier"), ("network", "the network itself"))},

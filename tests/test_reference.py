@@ -182,12 +182,14 @@ def test_choices_by_hand():
     rules = {"held out, unseen": 0.01, "layer 14": 0.02, "last convolution": 0.03, "pooled, before the classifier": 0,
              "the network itself": 0.005}
     choices = pd.DataFrame({"rule": list(rules), "layer": 3, "k": 5, "metric": "cosine", "weights": "uniform",
-                            "regret": list(rules.values()), "regret_low": -0.004, "regret_high": 0.024})
+                            "regret": list(rules.values()), "regret_low": -0.004, "regret_high": 0.024,
+                            "without_luck": 0.003})
     optimism = pd.DataFrame({"how": ["held out, seen in training"] * 4 + ["held out, unseen"],
                              "layer": ["15", "16", "20", "avgpool", "20"], "optimism": [9, 1, 2, 9, 9]})
     assert choices_table({"one": choices}, {"one": optimism}).to_dict("records") == [{
         "run": "one", "chosen": "layer 3, k = 5, cosine, uniform", "misses the best by": "1.00 (-0.40 to 2.40)",
-        "layer 14": "2.00", "layer 20": "3.00", "pooled": "0.00", "network": "0.50", "optimism": "+1.50"}]
+        "without luck": "0.30", "layer 14": "2.00", "layer 20": "3.00", "pooled": "0.00", "network": "0.50",
+        "optimism": "+1.50"}]
 
 
 def test_markdown_by_hand():
