@@ -16,7 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 from torchvision import datasets
 
 from ebe_utils import ImageSet, data, load_dataset
-from ebe_utils.data import DataError, as_image_set, data_root
+from ebe_utils.data import DataError, as_image_set, data_root, random_part
 
 # --- digits --------------------------------------------------------------------------------------------------------
 
@@ -67,6 +67,10 @@ def test_parts_are_drawn_without_repetition_from_the_whole(digits, small):
         assert len(set(part)) == size and set(part) <= whole
     again, other = (load_dataset("digits", n_train=200, n_test=60, seed=seed) for seed in (0, 1))
     assert again[0].fingerprint() == small[0].fingerprint() != other[0].fingerprint()
+    one, same, another = (random_part(*digits, 200, 60, seed) for seed in (0, 0, 1))
+    for a, b, c, d in zip(one, same, another, digits, strict=True):
+        first = d.subset(range(len(a)))
+        assert len({a.fingerprint(), c.fingerprint(), first.fingerprint()}) == 3 and a.fingerprint() == b.fingerprint()
 
 
 # --- torchvision's data sets ---------------------------------------------------------------------------------------

@@ -128,6 +128,8 @@ def test_layers_figure_draws_the_neighbors(neighbors, stripes):
         indices, rows = neighbors.indices[layer][5, :4], data[data["layer"] == layer]
         np.testing.assert_array_equal(rows["index"], indices)
         np.testing.assert_array_equal(rows["distance"], neighbors.distances[layer][5, :4])
+        assert rows["class"].tolist() == [train.classes[label] for label in train.labels[indices]]
+        assert rows["rank"].tolist() == [1, 2, 3, 4] and set(rows["truth"]) == {test.classes[test.labels[5]]}
         for rank, index in enumerate(indices):
             at = 1 + 4 * row + rank
             np.testing.assert_allclose(drawn[at], train.images[index, 0] / 255, atol=1e-6)

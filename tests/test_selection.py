@@ -103,7 +103,7 @@ class TestSelect:
             assert error == pytest.approx(stats.sem(-np.log(proba[range(len(held)), held.labels]), ddof=0))
 
     def test_one_error_takes_fewest_examples_within_it(self):
-        table = pd.DataFrame({"layer": [1, 2, 3, 4], "k": [10, 3, 1, 3], "score": [0.9, 0.88, 0.85, 0.89],
+        table = pd.DataFrame({"layer": [3, 2, 1, 4], "k": [1, 3, 10, 3], "score": [0.85, 0.88, 0.9, 0.89],
                               "error": 0.03})
         assert choose(table)["layer"] == 1
         assert choose(table, "one-error")["layer"] == 4
