@@ -87,13 +87,12 @@ def prototypes(kernel, m):
     """
     kernel, m = _kernel(kernel, m)
     mean, own = kernel.mean(1), np.diag(kernel)
-    chosen, inside, total, among = [], np.zeros(len(kernel)), 0.0, 0.0  # inside: similarity to the chosen, summed
+    chosen, inside = [], np.zeros(len(kernel))  # inside: similarity to the chosen, summed
     for size in range(1, m + 1):
-        value = 2 * (total + mean) / size - (among + 2 * inside + own) / size**2
+        value = 2 * size * mean - 2 * inside - own  # what depends on the next one, times size²
         value[chosen] = -np.inf
-        best = int(value.argmax())
-        chosen, total, among = [*chosen, best], total + mean[best], among + 2 * inside[best] + own[best]
-        inside = inside + kernel[best]
+        chosen.append(int(value.argmax()))
+        inside = inside + kernel[chosen[-1]]
     return np.array(chosen)
 
 
