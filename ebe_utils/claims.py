@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, norm
 
+from .checks import one_of
 from .sweep import KS
 
 MIDDLE = range(6, 16)  # stages 2 and 3 of ResNet18
@@ -18,7 +19,8 @@ def paired(together, a, b, alpha=0.05):
     """Two predictors on the same test images: difference of their accuracies (a minus b), interval, McNemar's p.
 
     together: `right_together`. The interval is Wald's for paired proportions, at confidence 1 - alpha; p is that of
-    the exact test on the images that only one of them gets right (McNemar 1947).
+    the exact test on the images that only one of them gets right (McNemar 1947). Raises ValueError for an unknown
+    predictor.
     """
     found = _differences(together, [(a, b)], alpha).iloc[0]
     only_a, discordant = int(found["only_a"]), int(found["only_a"] + found["only_b"])
@@ -28,9 +30,9 @@ def paired(together, a, b, alpha=0.05):
 
 def _differences(together, pairs, alpha):
     """A row for each pair (a, b): how many only one gets right, difference in accuracy, and Wald's interval."""
-    n, unknown = together.loc["all", "all"], {name for pair in pairs for name in pair} - {*together.index}
-    if unknown:
-        raise ValueError(f"there is no predictor {min(unknown)!r} in the table; it has {', '.join(together.index)}.")
+    n = together.loc["all", "all"]
+    for name in dict.fromkeys(name for pair in pairs for name in pair):
+        one_of("predictor", name, together.index)
     a, b = ([together.index.get_loc(name) for name in side] for side in zip(*pairs, strict=True))
     both = together[together.index].to_numpy()
     only_a, only_b = both[a, a] - both[a, b], both[b, b] - both[a, b]

@@ -142,7 +142,7 @@ def test_tables_that_cannot_answer(found):
 
 
 def test_unknown_predictors():
-    with pytest.raises(ValueError, match="there is no predictor '14/7' in the table; it has all, network, 0/1, 0/3"):
+    with pytest.raises(ValueError, match="predictor='14/7' is unknown; choose one of all, network, 0/1, 0/3"):
         paired(together(), "14/7", "network")
 
 
