@@ -88,7 +88,9 @@ def _keep(options):
         if options.command == "reference":
             if name not in known:
                 raise ValueError(f"there is no run {name!r} in {REFERENCE}; there are {', '.join(known) or 'none'}.")
-            run_notebooks(known[name], ["01", "04", "05", "07"])
+            run_notebooks(known[name], ["01", "04", "05", "07", *(
+                notebook for step, notebook in (("evaluation", "08"), ("choosing", "09"))
+                if (REFERENCE / name / step).exists())])
         print("kept:", keep_results(Run.open(name)))
     update_readme()
     return 0

@@ -11,7 +11,7 @@ import pandas as pd
 from .claims import judge_claims
 from .figures import accuracy_figure, save_figure, style
 from .pipeline import CHECKOUT
-from .runs import REFERENCE, Run, write_text
+from .runs import REFERENCE, Run, RunError, write_text
 
 # What is kept of steps that not every run has been through.
 ALSO = {"evaluation": ["summary.csv"], "choosing": ["choices.csv", "optimism.csv", "ways.csv"]}
@@ -23,8 +23,11 @@ def keep_results(run, root=REFERENCE, figures=CHECKOUT / "figures"):
     Needed are the steps of notebooks 01, 04, 05 and 07; those of 08 and 09 are kept where they are done. The manifest
     lists, as outputs, what was kept, and under "not_kept" the rest (weights, neighbours, pictures), by hash. The
     figures go to `figures`/group: pictures of images from the lowest seed that is kept, accuracies drawn anew over all
-    of its seeds. Returns the folder of the tables.
+    of its seeds. Returns the folder of the tables. RunError if the run is not there, but only what is kept of it.
     """
+    if run.committed:
+        raise RunError(f"there is no run {run.name} on this machine, only what is kept of it, in {run.path}; do it "
+                       f"again with\n  {run.command()}")
     target, part = Path(root) / run.name, Path(root) / f".{run.name}.part"
     shutil.rmtree(part, ignore_errors=True)
     also = [step for step in ALSO if (run.path / step / "manifest.json").exists()]
