@@ -83,7 +83,7 @@ def main(argv=None):
 
 
 def _keep(options):
-    known = {name: run.parameters for name, run in Run.kept().items()}
+    known = {name: run.parameters for name, run in Run.kept(REFERENCE).items()}
     for name in options.names or known:
         if options.command == "reference":
             if name not in known:

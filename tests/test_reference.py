@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from ebe_utils import reference, runs
+from ebe_utils.__main__ import main
 from ebe_utils.claims import judge_claims
 from ebe_utils.figures import accuracy_figure
 from ebe_utils.pipeline import CHECKOUT
@@ -105,6 +106,17 @@ def test_they_are_opened_where_there_is_no_run(kept, tmp_path, capsys):
     (folder / "taps" / "taps.csv").write_text("other\n")
     with pytest.raises(RunError, match="taps.csv is damaged or was changed"):
         again.file("taps", "taps.csv")
+
+
+def test_runs_that_are_done_again_go_through_all_notebooks_that_are_kept(kept, tmp_path, monkeypatch):
+    again = {}
+    monkeypatch.setattr("ebe_utils.__main__.REFERENCE", tmp_path / "reference")
+    monkeypatch.setattr("ebe_utils.__main__.run_notebooks", lambda p, only: again.update({p.seed: only}))
+    for name in ("keep_results", "update_readme"):
+        monkeypatch.setattr(f"ebe_utils.__main__.{name}", lambda *given: None)
+    assert main(["reference"]) == 0
+    usual = ["01", "04", "05", "07"]
+    assert again == {SEEDS[0]: [*usual, "09"], SEEDS[1]: usual}
 
 
 def test_all_kept_runs_are_listed(kept, tmp_path):
