@@ -8,12 +8,13 @@ import inspect
 import re
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 from .checks import did_you_mean
 from .data import DataError
 from .pipeline import EXPERIMENT, publish, run_notebooks, summary
 from .reference import keep_results, update_readme
-from .runs import REFERENCE, Parameters, Run, RunError
+from .runs import REFERENCE, Parameters, Run, RunError, notebook_of
 
 
 def parser():
@@ -83,14 +84,13 @@ def main(argv=None):
 
 
 def _keep(options):
-    known = {name: run.parameters for name, run in Run.kept(REFERENCE).items()}
+    known = Run.kept(REFERENCE)
     for name in options.names or known:
         if options.command == "reference":
             if name not in known:
                 raise ValueError(f"there is no run {name!r} in {REFERENCE}; there are {', '.join(known) or 'none'}.")
-            run_notebooks(known[name], ["01", "04", "05", "07", *(
-                notebook for step, notebook in (("evaluation", "08"), ("choosing", "09"))
-                if (REFERENCE / name / step).exists())])
+            steps = [file.parent.name for file in known[name].path.glob("*/manifest.json")]
+            run_notebooks(known[name].parameters, sorted({Path(notebook_of(step)).stem for step in steps}))
         print("kept:", keep_results(Run.open(name)))
     update_readme()
     return 0

@@ -286,12 +286,12 @@ class Run:
         """The manifest of a finished step, its files checked; RunError says which notebook to run."""
         file = self.path / step / "manifest.json"
         if not file.is_file():
-            raise RunError(f"step {step!r} of run {self.name} has not run yet: run {_notebook(step)} "
+            raise RunError(f"step {step!r} of run {self.name} has not run yet: run {notebook_of(step)} "
                            f"first, or the whole sequence with\n  {self.command()}")
         manifest = _read_json(file)
         if manifest is None or (changed := _changed(self.path / step, manifest)):
             raise RunError(f"{file.parent / (changed if manifest else file.name)} is damaged or was changed since step "
-                           f"{step!r} wrote it: run {_notebook(step)} again, which makes it anew, or the whole "
+                           f"{step!r} wrote it: run {notebook_of(step)} again, which makes it anew, or the whole "
                            f"sequence with\n  {self.command()}")
         return manifest
 
@@ -309,7 +309,7 @@ NOTEBOOK_OF = {"train": "notebooks/01_train.ipynb", "embeddings": "notebooks/02_
                "methods": "notebooks/10_methods_compared.ipynb", "similarity": "notebooks/11_why_similar.ipynb"}
 
 
-def _notebook(step):
+def notebook_of(step):
     """The notebook of a step; that of "sweep-euclidean" is the sweep's."""
     return NOTEBOOK_OF.get(step.split("-")[0], "it")
 

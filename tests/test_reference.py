@@ -115,8 +115,8 @@ def test_runs_that_are_done_again_go_through_all_notebooks_that_are_kept(kept, t
     for name in ("keep_results", "update_readme"):
         monkeypatch.setattr(f"ebe_utils.__main__.{name}", lambda *given: None)
     assert main(["reference"]) == 0
-    usual = ["01", "04", "05", "07"]
-    assert again == {SEEDS[0]: [*usual, "09"], SEEDS[1]: usual}
+    usual = ["01_train", "04_layer_sweep", "05_figures", "07_claims"]
+    assert again == {SEEDS[0]: [*usual, "09_choosing"], SEEDS[1]: usual}
 
 
 def test_all_kept_runs_are_listed(kept, tmp_path):
