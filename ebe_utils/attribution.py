@@ -7,16 +7,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.linalg import solve_triangular
+from scipy.optimize import nnls
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .checks import one_of, real
 from .data import as_image_set
-from .embeddings import embed, iter_embeddings
+from .embeddings import iter_embeddings
 from .model import as_batch, layer_name
 from .neighbors import METRICS, Index, check_k
 
-WEIGHTS = ("uniform", "distance")
+WEIGHTS = ("uniform", "distance")  # that follow from the distances
+NNK = "nnk"  # weights that follow from the embeddings
 
 
 def one_hot(labels, n_classes=None):
@@ -64,6 +67,33 @@ def softmax_weights(temperature=0.1):
     return weights
 
 
+def nnk_weights(train, queries, indices):
+    """Votes by non-negative kernel regression, (m, k) with rows that sum to 1 (Shekkizhar & Ortega 2020).
+
+    train: (n, d); queries: (m, d); indices: (m, k), the candidates of each query. A query is written as a non-negative
+    combination of its candidates in the space of the kernel (1 + cos) / 2, as well as that is possible: a candidate
+    behind another one, seen from the query, gets weight 0. The weights are those numbers divided by their sum.
+    """
+    weights = np.zeros(indices.shape)
+    ridge = 1e-12 * np.eye(indices.shape[1])  # equal candidates have a root, too
+    for query, row, out in zip(np.asarray(queries, float), indices, weights, strict=True):
+        points = np.vstack([query, np.asarray(train[row], float)])
+        points /= np.linalg.norm(points, axis=1, keepdims=True).clip(1e-12)
+        gram = (1 + points @ points.T) / 2
+        # min 1/2 w' K w - w' q over w >= 0 is non-negative least squares with K = L L', A = L' and L b = q.
+        root = np.linalg.cholesky(gram[1:, 1:] + ridge)
+        found = nnls(root.T, solve_triangular(root, gram[1:, 0], lower=True))[0]
+        out[:] = found / found.sum() if found.sum() > 0 else 1 / len(row)
+    return weights
+
+
+def check_weights(name, weights, metric="cosine"):
+    """`weights` if they are "uniform", "distance", a function, or, with cosine distance, "nnk"; else ValueError."""
+    if callable(weights) or one_of(name, weights, (*WEIGHTS, NNK)) != NNK or metric == "cosine":
+        return weights
+    raise ValueError(f"{name}='nnk' compares examples by their angles; pass metric='cosine' with it, not {metric!r}.")
+
+
 def effective_number(weights):
     """(n,): 1 / Σw², how many examples with equal weights would be as concentrated (Kish 1965); from 1 to k."""
     return 1 / np.square(weights).sum(1)
@@ -77,7 +107,8 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
 
     model: any torch classifier that maps a batch (n, ...) to logits; it is never changed. layer: the paper's number
     (convolutions from shallow to deep) or a module name. k: number of examples. metric: "cosine", "euclidean" or
-    "manhattan". weights: "uniform", "distance" or a function, see `vote_weights`. pooling: "none" or "avg", see
+    "manhattan". weights: "uniform", "distance" or a function, see `vote_weights`; or, with cosine distance, "nnk", see
+    `nnk_weights`, which gives a part of the k all the weight (k = 50 is a good number). pooling: "none" or "avg", see
     `ebe_utils.embeddings`. device: "auto", or what torch calls it.
 
     After `fit`: classes_ (labels), class_names_, train_ (the training images), labels_ (n_train,), layer_name_,
@@ -101,8 +132,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         self.layer_name_ = layer_name(self.model, self.layer)
         check_k(self.k, len(train))
         one_of("metric", self.metric, METRICS)
-        if not callable(self.weights):
-            one_of("weights", self.weights, WEIGHTS)
+        check_weights("weights", self.weights, self.metric)
         self.train_, self.labels_ = train, train.labels
         self.classes_, self.class_names_ = np.arange(len(train.classes)), train.classes
         vars(self).pop("_index", None)  # a fit that fails leaves the classifier unfitted
@@ -110,7 +140,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         if self.network_predictions_.max() >= len(self.classes_):
             raise ValueError(f"the network predicts class {self.network_predictions_.max()}, but the training set has "
                              f"{len(self.classes_)} classes; pass the data set that the network was trained on.")
-        self._index = Index(embeddings, self.metric)
+        self._embeddings, self._index = embeddings, Index(embeddings, self.metric)
         return self
 
     def _embed(self, images):
@@ -126,21 +156,25 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
     def kneighbors(self, images, k=None):
         """(distances, indices) of the k nearest training images, each (n, k), nearest first."""
         images, k = self._query(images), check_k(self.k if k is None else k, len(self.train_))
-        queries = embed(self.model, images, [self.layer], self.pooling, self.batch_size, self.device)[self.layer]
-        return self._index.kneighbors(queries, k)
+        return self._index.kneighbors(self._embed(images)[0], k)
+
+    def _neighbors(self, embeddings):
+        """(distances, indices, weights), each (n, k)."""
+        distances, indices = self._index.kneighbors(embeddings, self.k)
+        if isinstance(self.weights, str) and check_weights("weights", self.weights, self.metric) == NNK:
+            return distances, indices, nnk_weights(self._embeddings, embeddings, indices)
+        return distances, indices, vote_weights(distances, self.weights)
 
     def attributions(self, images):
         """The weight of every training image for every query: scipy CSR (n, n_train), rows with sum 1.
 
         `attributions(images) @ one_hot(labels_) == predict_proba(images)`.
         """
-        distances, indices = self.kneighbors(images)
-        return self._attributions(distances, indices)
-
-    def _attributions(self, distances, indices):
+        _, indices, weights = self._neighbors(self._embed(self._query(images))[0])
         n, k = indices.shape
-        return sp.csr_array((vote_weights(distances, self.weights).ravel(), indices.ravel(), np.arange(n + 1) * k),
-                            shape=(n, len(self.train_)))
+        found = sp.csr_array((weights.ravel(), indices.ravel(), np.arange(n + 1) * k), shape=(n, len(self.train_)))
+        found.eliminate_zeros()
+        return found
 
     def predict_proba(self, images):
         """Share of the votes for each class, (n, classes)."""
@@ -161,21 +195,24 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         if len(image) != 1:
             raise ValueError(f"explain takes one image, not {len(image)}; call it for each of them.")
         embedding, network = self._embed(image)
-        distances, indices = self._index.kneighbors(embedding, self.k)
-        proba = (self._attributions(distances, indices) @ one_hot(self.labels_, len(self.classes_)))[0]
+        distances, indices, weights = (rows[0] for rows in self._neighbors(embedding))
+        distances, indices, weights = (row[weights > 0] for row in (distances, indices, weights))
+        # bincount adds in order, as the sparse product of predict_proba does, so that equal shares are equal.
+        proba = np.bincount(self.labels_[indices], weights, len(self.classes_))
         return Explanation(
-            indices=indices[0], labels=self.labels_[indices[0]], distances=distances[0],
-            weights=vote_weights(distances, self.weights)[0], proba=proba, prediction=int(proba.argmax()),
-            network_prediction=int(network[0]), classes=self.class_names_, layer=self.layer,
-            layer_name=self.layer_name_, metric=self.metric, image=image[0], examples=self.train_.images[indices[0]])
+            indices=indices, labels=self.labels_[indices], distances=distances, weights=weights, proba=proba,
+            prediction=int(proba.argmax()), network_prediction=int(network[0]), classes=self.class_names_,
+            layer=self.layer, layer_name=self.layer_name_, metric=self.metric, image=image[0],
+            examples=self.train_.images[indices])
 
 
 @dataclass(frozen=True, repr=False)
 class Explanation:
-    """Why one image is classified as it is: the k training images that vote, nearest first.
+    """Why one image is classified as it is: the training images whose votes have weight, nearest first.
 
-    indices, labels, weights, distances: (k,); proba: (classes,), equal to weights @ one_hot(labels); prediction and
-    network_prediction: class indices of EBE and of the network; agreement: whether the two are the same.
+    indices, labels, weights, distances: (k,), or fewer where some of the k nearest have weight 0; proba: (classes,),
+    equal to weights @ one_hot(labels); prediction and network_prediction: class indices of EBE and of the network;
+    agreement: whether the two are the same.
     """
 
     indices: np.ndarray

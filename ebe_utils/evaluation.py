@@ -123,11 +123,15 @@ def reinitialised(model, stages, seed=0):
 
 
 def rank_correlation(a, b):
-    """(n,): Spearman's correlation of each row of a with that of b, distances (n, n_train) say; from -1 to 1."""
+    """(n,): Spearman's correlation of each row of a with that of b, distances (n, n_train) say; from -1 to 1.
+
+    NaN where all values of a row are the same, which is no order (the distances from an embedding of zeros).
+    """
     _same_shape("b", b, a)
     a, b = (rankdata(x, axis=1) for x in (a, b))
     a, b = (x - x.mean(1, keepdims=True) for x in (a, b))
-    return (a * b).sum(1) / np.sqrt((a**2).sum(1) * (b**2).sum(1))
+    spread = np.sqrt((a**2).sum(1) * (b**2).sum(1))
+    return np.where(spread > 0, (a * b).sum(1), np.nan) / np.where(spread > 0, spread, 1)
 
 
 def removal_effects(probability, n_train, groups):

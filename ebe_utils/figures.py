@@ -192,7 +192,7 @@ def accuracy_figure(sweep, ks=KS, column="accuracy", title=""):
     layers, pixels = sweep[sweep["layer"] != PIXELS], sweep[sweep["layer"] == PIXELS]
     numbers = list(dict.fromkeys(layers["layer"]))
     x = dict(zip(numbers, range(1, len(numbers) + 1), strict=True))
-    figure, axes = plt.subplots(figsize=(8, 4.6))
+    figure, axes = plt.subplots(figsize=(9.2, 4.6))
     for k, color, marker in zip(ks, sns.color_palette("viridis", len(ks)), cycle(MARKERS), strict=False):
         part = layers[layers["k"] == k]
         axes.plot(part["layer"].map(x), 100 * part[column], color=color, marker=marker, markersize=5, label=f"k = {k}")
@@ -207,7 +207,7 @@ def accuracy_figure(sweep, ks=KS, column="accuracy", title=""):
     axes.set(xlabel="layer (convolutions from shallow to deep)", title=title,
              ylabel="accuracy (%)" if column == "accuracy" else "agreement with the network (%)")
     axes.set_xticks(list(x.values()), [str(n) for n in numbers])
-    axes.legend(ncols=2, fontsize=9)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9, frameon=False)  # no place inside is free
     sns.despine(figure)
     shown = sweep[sweep["k"].isin(ks)]
     return figure, shown.dropna(axis=1, how="all")

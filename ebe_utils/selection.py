@@ -1,28 +1,30 @@
-"""Choosing layer, k, metric and votes from the training images alone, and other metrics and votes to choose from.
+"""Choosing layer, k, metric and votes from the training images alone, and other metrics to choose from.
 
 The paper leaves the choice of the layer, metrics and weighted votes to future work (section 4). `select` looks at
 candidates on training images that it holds out; no function here takes a test set.
 """
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import nnls
+import psutil
 
-from .attribution import WEIGHTS, EBEClassifier, softmax_weights, vote_weights
+from .attribution import NNK, EBEClassifier, check_weights, nnk_weights, softmax_weights, vote_weights
 from .checks import integer, one_of, real
 from .claims import paired
 from .data import as_image_set
+from .embeddings import embed
 from .evaluation import leave_one_out, log_loss, vote_shares
 from .model import layer_names
 from .neighbors import METRICS, check_k
-from .sweep import KS, LayerNeighbors, layer_neighbors, vote_table
+from .sweep import KS, LayerNeighbors, layer_neighbors
 
 CRITERIA = ("log_loss", "accuracy", "agreement")
 RULES = ("best", "one-error")
 ESTIMATES = ("held-out", "leave-one-out")
-WAYS = {"uniform": "uniform", "distance": "distance", "softmax": softmax_weights()}  # of weighting the votes
+WAYS = {"uniform": "uniform", "distance": "distance", "softmax": softmax_weights(), NNK: NNK}  # of weighting the votes
 
 
 # --- choosing ----------------------------------------------------------------------------------------------------
@@ -76,13 +78,12 @@ def training_neighbors(model, train_set, layers="all", k=50, metric="cosine", po
     """
     train_set = as_image_set(train_set)
     options = {"pixels": False, "progress": False} | options
-    if one_of("estimate", estimate, ESTIMATES) == "held-out":
-        kept, held = (train_set.subset(part) for part in split(train_set, share, seed))
-        return layer_neighbors(model, kept, held, layers, k, metric, pooling, **options)
-    every = _share(share, "at most 1") == 1
-    held = np.arange(len(train_set)) if every else split(train_set, share, seed)[1]
+    searched, held = _parts(train_set, estimate, share, seed)
+    asked = train_set.subset(held)
+    if estimate == "held-out":
+        return layer_neighbors(model, searched, asked, layers, k, metric, pooling, **options)
     check_k(k, len(train_set) - 1)
-    found = layer_neighbors(model, train_set, train_set.subset(held), layers, k + 1, metric, pooling, **options)
+    found = layer_neighbors(model, searched, asked, layers, k + 1, metric, pooling, **options)
     others = {}
     for layer, indices in found.indices.items():
         others[layer] = [leave_one_out(indices, held, rows) for rows in (indices, found.distances[layer])]
@@ -91,15 +92,24 @@ def training_neighbors(model, train_set, layers="all", k=50, metric="cosine", po
                           found.network, found.dimensions, metric, found.notes)
 
 
+def _parts(train_set, estimate, share, seed):
+    """(images that are searched, positions of those that are explained) of an estimate."""
+    if one_of("estimate", estimate, ESTIMATES) == "held-out":
+        kept, held = split(train_set, share, seed)
+        return train_set.subset(kept), held
+    every = _share(share, "at most 1") == 1
+    return train_set, np.arange(len(train_set)) if every else split(train_set, share, seed)[1]
+
+
 def select(model, train_set, layers="all", ks=KS, metrics=("cosine", "euclidean"), weights=WAYS, pooling="none",
            criterion="log_loss", rule="best", estimate="held-out", share=0.2, seed=0, **options):
     """Choose layer, k, metric and weights on held-out training images: a `Selection`. One sweep for each metric.
 
-    weights: {name: "uniform", "distance" or a function}. criterion: "log_loss" (`evaluation.log_loss`), which sees how
-    sure a vote is and so tells candidates apart that are right equally often; "accuracy"; or "agreement" with the
-    network. rule: "best" score, or "one-error", the fewest examples within one standard error of it (Breiman et al.
-    1984); of equals the one with fewer examples, then the one listed first. estimate, share, seed: see
-    `training_neighbors`.
+    weights: {name: what `EBEClassifier` takes}; "nnk" goes with cosine distance and the largest k only. criterion:
+    "log_loss" (`evaluation.log_loss`), which sees how sure a vote is and so tells candidates apart that are right
+    equally often; "accuracy"; or "agreement" with the network. rule: "best" score, or "one-error", the fewest examples
+    within one standard error of it (Breiman et al. 1984); of equals the one with fewer examples, then the one listed
+    first. estimate, share, seed: see `training_neighbors`.
 
     The network has seen the held-out images if it was trained on `train_set`, and places them better than new ones: all
     scores are optimistic, and where they reach 1 they no longer tell candidates apart (notebook 09). To choose without
@@ -114,34 +124,73 @@ def select(model, train_set, layers="all", ks=KS, metrics=("cosine", "euclidean"
         if not given:
             raise ValueError(f"{name} is empty; pass at least one to choose from.")
     for name, how in weights.items():
-        if not callable(how):
-            one_of(f"weights[{name!r}]", how, WEIGHTS)
-    names = list(layer_names(model, layers))
-    tables = []
+        check_weights(f"weights[{name!r}]", how)
+    if "cosine" not in metrics and all(map(_is_nnk, weights.values())):
+        raise ValueError("there is nothing to choose from: weights 'nnk' go with cosine distance only; add 'cosine' to "
+                         "metrics, or other weights.")
+    names, rows = list(layer_names(model, layers)), []
+    searched, held = _parts(train_set, estimate, share, seed)
+    again = {name: options[name] for name in ("memory_budget", "batch_size", "device") if name in options}
     for metric in metrics:
         found = training_neighbors(model, train_set, names, max(ks), metric, pooling, estimate, share, seed, **options)
-        table = vote_table(found, ks, weights).assign(metric=metric)
-        tables.append(pd.concat([table, scores(found, table, weights, criterion)], axis=1))
-    table = pd.concat(tables, ignore_index=True).drop(columns="effective")
+        voting = candidates(found, model, searched, train_set.subset(held), ks, weights, pooling, **again)
+        rows += [row | _score(votes, row["k"], found, criterion) for row, votes in voting]
+    table = pd.DataFrame(rows)
     layer, k, metric, name, score, error = choose(table, rule)[["layer", "k", "metric", "weights", "score", "error"]]
     layer = layer if isinstance(layer, str) else int(layer)
     settings = {"layer": layer, "k": int(k), "metric": metric, "weights": weights[name], "pooling": pooling}
     return Selection(layer, int(k), metric, name, float(score), float(error), settings, table)
 
 
-def scores(neighbors, table, weights, criterion):
-    """log_loss, score and error of the candidates in a `vote_table`, see `Selection`: a DataFrame."""
-    n, losses = len(neighbors.test_labels), []
-    for layer, k, name in table[["layer", "k", "weights"]].itertuples(index=False):
-        shares = vote_shares(neighbors.indices[layer][:, :k], neighbors.train_labels,
-                             vote_weights(neighbors.distances[layer][:, :k], weights[name]))
-        loss = log_loss(shares, k, neighbors.test_labels)
-        losses.append((loss.mean(), loss.std() / np.sqrt(n)))
-    found = pd.DataFrame(losses, columns=["log_loss", "error"])
+def candidates(neighbors, model, train_set, test_set, ks, weights=WAYS, pooling="none", memory_budget=None, **options):
+    """Yield ({"layer", "k", "metric", "weights"}, votes (n_test, classes)) for each candidate of `select`.
+
+    neighbors: the `LayerNeighbors` of test_set among train_set, with the largest k at least. NNK takes what it needs
+    of the largest k, so it is one candidate for each layer, and there for cosine distance alone. It needs the
+    embeddings again: they are made for as many layers at a time as fit into memory_budget (GiB that the process may
+    take in all; default: what it has and half of what is free). options: of `embed`.
+    """
+    have = psutil.Process().memory_info().rss
+    room = psutil.virtual_memory().available / 2 if memory_budget is None else memory_budget * 2**30 - have
+    angles = neighbors.metric == "cosine" and any(_is_nnk(how) for how in weights.values())
+    rows, layers = len(train_set) + len(test_set), list(neighbors.names)
+    for group in _in_groups(neighbors.dimensions, 4 * rows, room) if angles else [layers]:
+        train, test = ({} if not angles else embed(model, part.images, group, pooling, **options)
+                       for part in (train_set, test_set))
+        for layer, k, (name, how) in itertools.product(group, ks, weights.items()):
+            if _is_nnk(how) and not (angles and k == max(ks)):
+                continue
+            near, distances = neighbors.indices[layer][:, :k], neighbors.distances[layer][:, :k]
+            share = nnk_weights(train[layer], test[layer], near) if _is_nnk(how) else vote_weights(distances, how)
+            yield ({"layer": layer, "k": k, "metric": neighbors.metric, "weights": name},
+                   vote_shares(near, neighbors.train_labels, share, len(train_set.classes)))
+
+
+def _is_nnk(how):
+    return isinstance(how, str) and how == NNK
+
+
+def _in_groups(dimensions, size, room):
+    """Layers in order, in lists that fit into `room`, or of one layer; size: what a layer takes for one dimension."""
+    groups, used = [], np.inf
+    for layer, dimension in dimensions.items():
+        used += size * dimension
+        if used > room:
+            groups.append([])
+            used = size * dimension
+        groups[-1].append(layer)
+    return groups
+
+
+def _score(votes, k, neighbors, criterion):
+    """accuracy, agreement, log_loss, score and error of a candidate, see `Selection`."""
+    n, losses = len(votes), log_loss(votes, k, neighbors.test_labels)
+    found = {"accuracy": (votes.argmax(1) == neighbors.test_labels).mean(),
+             "agreement": (votes.argmax(1) == neighbors.network).mean(), "log_loss": losses.mean()}
     if criterion == "log_loss":
-        return found.assign(score=-found["log_loss"])
-    right = (n * table[criterion] + 2) / (n + 4)
-    return found.assign(score=table[criterion], error=np.sqrt(right * (1 - right) / (n + 4)))
+        return found | {"score": -losses.mean(), "error": losses.std() / np.sqrt(n)}
+    right = (n * found[criterion] + 2) / (n + 4)
+    return found | {"score": found[criterion], "error": np.sqrt(right * (1 - right) / (n + 4))}
 
 
 def choose(table, rule="best"):
@@ -226,27 +275,3 @@ def lda(train, labels, directions=256):
 def concatenated(embeddings):
     """Several layers as one, (n, sum of d): rows of length one side by side; its cosine is the mean of theirs."""
     return np.concatenate([e / np.linalg.norm(e, axis=1, keepdims=True).clip(1e-12) for e in embeddings], axis=1)
-
-
-# --- other votes -------------------------------------------------------------------------------------------------
-
-
-def nnk_weights(train, queries, indices):
-    """Votes by non-negative kernel regression, (m, k) with rows that sum to 1 (Shekkizhar & Ortega 2020).
-
-    train: (n, d); queries: (m, d); indices: (m, k), the candidates of each query. A query is written as a non-negative
-    combination of its candidates in the space of the kernel (1 + cos) / 2, as well as that is possible: a candidate
-    behind another one, seen from the query, gets weight 0. The weights are those numbers divided by their sum.
-    """
-    weights = np.zeros(indices.shape)
-    for query, row, out in zip(np.asarray(queries, float), indices, weights, strict=True):
-        points = np.vstack([query, np.asarray(train[row], float)])
-        points /= np.linalg.norm(points, axis=1, keepdims=True).clip(1e-12)
-        gram = (1 + points @ points.T) / 2
-        # min 1/2 w' K w - w' q over w >= 0 is non-negative least squares with a root A of K = A' A and A' b = q.
-        values, vectors = np.linalg.eigh(gram[1:, 1:])
-        root = np.sqrt(values[keep := values > values[-1] * 1e-12])
-        found = nnls(root[:, None] * vectors[:, keep].T, vectors[:, keep].T @ gram[1:, 0] / root)[0]
-        out[:] = found / found.sum() if found.sum() > 0 else 1 / len(row)
-    return weights
-

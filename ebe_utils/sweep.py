@@ -76,6 +76,7 @@ class LayerNeighbors:
         integer("position", position, 0, len(self.test_labels) - 1, ", that of a test image")
         indices, distances = self.indices[layer][position, :k], self.distances[layer][position, :k]
         share = vote_weights(distances[None], weights)[0]
+        indices, distances, share = (row[share > 0] for row in (indices, distances, share))
         # bincount adds in order, so that classes with equally many votes get equal sums, as in `votes`.
         proba = np.bincount(self.train_labels[indices], share, len(train_set.classes))
         return Explanation(indices=indices, labels=self.train_labels[indices], distances=distances, weights=share,

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from scipy.optimize import minimize
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
-from ebe_utils import EBEClassifier, Explanation, ImageSet, embed, one_hot
-from ebe_utils.attribution import softmax_weights, vote_weights
+from ebe_utils import EBEClassifier, Explanation, ImageSet, embed, kneighbors, one_hot
+from ebe_utils.attribution import nnk_weights, softmax_weights, vote_weights
+from ebe_utils.evaluation import vote_shares
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -60,6 +62,48 @@ def test_what_cannot_be_weights(weights, error, words):
         vote_weights(np.ones((2, 3)), weights)
 
 
+class TestNNK:
+    def test_by_hand(self):
+        # Two axes with the diagonal between them share the vote; what lies behind one of them has no part in it.
+        train = np.array([[1, 0], [0, 2], [-1, 0.0]])
+        weights = nnk_weights(train, np.array([[3, 3.0]]), np.array([[0, 1, 2]]))
+        np.testing.assert_allclose(weights, [[0.5, 0.5, 0]], atol=1e-9)
+        # In the direction of one candidate, that candidate has everything.
+        np.testing.assert_allclose(nnk_weights(train, np.array([[0, 5.0]]), np.array([[2, 0, 1]])), [[0, 0, 1]],
+                                   atol=1e-9)
+
+    def test_solves_the_quadratic_program(self):
+        rng = np.random.default_rng(3)
+        train, queries = rng.normal(size=(20, 5)), rng.normal(size=(6, 5))
+        indices = kneighbors(train, queries, 7)[1]
+        weights = nnk_weights(train, queries, indices)
+        unit, q = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (train, queries))
+        assert (weights > 0).sum() < weights.size  # some are left out
+        for row, query, found in zip(indices, q, weights, strict=True):
+            gram, to = (1 + unit[row] @ unit[row].T) / 2, (1 + unit[row] @ query) / 2
+            best = minimize(lambda w, K=gram, b=to: w @ K @ w / 2 - w @ b, np.full(7, 0.1),
+                            jac=lambda w, K=gram, b=to: K @ w - b, bounds=[(0, None)] * 7, method="L-BFGS-B",
+                            options={"ftol": 1e-15, "gtol": 1e-10}).x
+            np.testing.assert_allclose(found, best / best.sum(), atol=1e-5)
+
+    def test_weights_are_a_vote(self):
+        rng = np.random.default_rng(4)
+        train, labels = rng.normal(size=(30, 4)), np.arange(30) % 3
+        indices = kneighbors(train, train[:9] + 0.01, 10)[1]
+        weights = nnk_weights(train, train[:9] + 0.01, indices)
+        assert (weights >= 0).all()
+        np.testing.assert_allclose(weights.sum(1), 1)
+        full = np.zeros((9, 30))
+        np.put_along_axis(full, indices, weights, 1)
+        np.testing.assert_allclose(vote_shares(indices, labels, weights), full @ np.eye(3)[labels], atol=1e-11)
+
+    def test_equal_candidates_and_zero_rows(self):
+        train = np.array([[1, 1.0], [1, 1], [0, 0]])
+        weights = nnk_weights(train, np.array([[1, 1.0], [0, 0]]), np.array([[0, 1, 2], [0, 1, 2]]))
+        np.testing.assert_allclose(weights.sum(1), 1)
+        assert weights[0, 2] < 1e-9
+
+
 def test_one_hot():
     assert one_hot([2, 0]).tolist() == [[0, 0, 1], [1, 0, 0]]
     assert one_hot(np.array([1]), 4).tolist() == [[0, 1, 0, 0]]
@@ -82,6 +126,34 @@ def test_attributions_are_weights_whose_vote_is_the_prediction(ebe, small, weigh
     distances, indices = ebe.kneighbors(small[1].images)
     assert (np.diff(distances) >= 0).all()
     np.testing.assert_allclose(np.take_along_axis(dense, indices, 1), vote_weights(distances, weights))
+
+
+def test_nnk_votes_are_an_attribution_of_a_part_of_the_k(trained, small):
+    ebe = EBEClassifier(trained, layer=14, k=30, weights="nnk").fit(small[0])
+    found = ebe.attributions(small[1].images)
+    np.testing.assert_allclose(found.sum(1), 1)
+    assert (found.data > 0).all() and (np.diff(found.indptr) < 30).all()
+    np.testing.assert_allclose(ebe.predict_proba(small[1].images), found @ np.eye(10)[small[0].labels])
+    train, test = (embed(trained, part.images, 14) for part in small)
+    indices = kneighbors(train, test, 30)[1]
+    expected = np.zeros((60, 200))
+    np.put_along_axis(expected, indices, nnk_weights(train, test, indices), 1)
+    np.testing.assert_allclose(found.toarray(), expected, atol=1e-7)
+    explanation = ebe.explain(small[1].images[3])
+    np.testing.assert_allclose(explanation.weights, expected[3][explanation.indices], atol=1e-4)
+    assert set(np.flatnonzero(expected[3] > 1e-3)) <= set(explanation.indices) <= set(indices[3])
+    assert (explanation.weights > 0).all() and (np.diff(explanation.distances) >= 0).all()
+    np.testing.assert_allclose(explanation.proba, explanation.weights @ np.eye(10)[explanation.labels])
+    assert len(explanation.examples) == len(explanation.weights) == explanation._repr_html_().count("<tr><td>")
+    with pytest.raises(ValueError, match="weights='nnk' compares examples by their angles; pass metric='cosine'"):
+        clone(ebe).set_params(metric="euclidean").fit(small[0])
+
+
+def test_what_has_no_weight_is_no_part_of_an_explanation(ebe, small):
+    nearest = clone(ebe).set_params(weights=lambda d: np.arange(d.shape[1])[None] < np.full((len(d), 1), 3))
+    explanation = nearest.fit(small[0]).explain(small[1].images[0])
+    np.testing.assert_array_equal(explanation.indices, ebe.explain(small[1].images[0]).indices[:3])
+    np.testing.assert_allclose(explanation.weights, 1 / 3)
 
 
 @pytest.mark.parametrize("layer, metric, pooling", [(14, "cosine", "none"), (3, "euclidean", "none"),

@@ -148,6 +148,8 @@ class TestRandomisation:
         assert ev.rank_correlation(a, b) == pytest.approx(expected)
         assert ev.rank_correlation(a, -a) == pytest.approx(-1)
         assert abs(ev.rank_correlation(a, b)).max() < 1
+        a[1] = 3  # no order
+        np.testing.assert_array_equal(np.isnan(ev.rank_correlation(a, b)), [False, True, False, False])
 
 
 class TestRemoval:

@@ -1,4 +1,4 @@
-"""Choosing layer, k, metric and votes from training images; whitening and NNK against their definitions."""
+"""Choosing layer, k, metric and votes from training images; whitening against its definition."""
 
 import inspect
 from collections import OrderedDict
@@ -8,19 +8,17 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from scipy.optimize import minimize
 from sklearn import metrics
 from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import nn
 
 from ebe_utils import EBEClassifier, ImageSet, kneighbors
-from ebe_utils.evaluation import vote_shares
 from ebe_utils.selection import (
+    _in_groups,
     choose,
     compare,
     concatenated,
     lda,
-    nnk_weights,
     select,
     split,
     training_neighbors,
@@ -64,7 +62,7 @@ class TestSelect:
         assert found.k == 1  # of equals, fewest examples
         assert (found.metric, found.weights) == ("cosine", "uniform")  # then the first listed
         assert 0 < found.error < 0.1
-        assert len(found.table) == 3 * 3 * 2 * 3
+        assert len(found.table) == 3 * (3 * 2 * 3 + 1)  # NNK: once a layer
 
     def test_asks_for_no_test_set(self):
         for function in (select, training_neighbors):
@@ -95,12 +93,26 @@ class TestSelect:
         assert found.layer == "good"
         assert found.score == found.table["score"].max() == -found.table["log_loss"].min()
         kept, held = (data.subset(part) for part in split(data))
-        for layer, k, weights, loss, error in found.table.query("weights != 'softmax'")[
+        for layer, k, weights, loss, error in found.table.query("weights in ['uniform', 'distance']")[
                 ["layer", "k", "weights", "log_loss", "error"]].itertuples(index=False):
             ebe = EBEClassifier(model, layer, k, "euclidean", weights, device="cpu").fit(kept)
             proba = (k * ebe.predict_proba(held.images) + 1 / 3) / (k + 1)
             assert loss == pytest.approx(metrics.log_loss(held.labels, proba))
             assert error == pytest.approx(stats.sem(-np.log(proba[range(len(held)), held.labels]), ddof=0))
+
+    def test_nnk_is_scored_as_a_classifier_with_it_would_be(self, planted):
+        model, data = planted
+        kept, held = (data.subset(part) for part in split(data))
+        found = select(model, data, LAYERS, ks=(3, 30), criterion="accuracy", device="cpu")
+        rows = found.table.query("weights == 'nnk'")
+        assert rows["layer"].tolist() == LAYERS and set(rows["k"]) == {30} and set(rows["metric"]) == {"cosine"}
+        for layer, accuracy in rows[["layer", "accuracy"]].itertuples(index=False):
+            ebe = EBEClassifier(model, layer, 30, weights="nnk", device="cpu").fit(kept)
+            assert ebe.score(held.images, held.labels) == accuracy
+        chosen = select(model, data, LAYERS, ks=(3, 30), weights={"mine": "nnk"})
+        assert chosen.weights == "mine" and chosen.classifier(model, kept).weights == "nnk"
+        late = select(model, data, LAYERS, ks=(5,), weights={"nnk": "nnk"}, estimate="leave-one-out", share=1)
+        assert len(late.table) == 3 and late.layer == "good"
 
     def test_one_error_takes_fewest_examples_within_it(self):
         table = pd.DataFrame({"layer": [3, 2, 1, 4], "k": [1, 3, 10, 3], "score": [0.85, 0.88, 0.9, 0.89],
@@ -113,7 +125,8 @@ class TestSelect:
         ({"rule": "bst"}, ["rule='bst'", "one-error", "Did you mean 'best'"]),
         ({"estimate": "test"}, ["estimate='test'", "held-out, leave-one-out"]),
         ({"metrics": ("cosin",)}, ["metrics='cosin'", "Did you mean 'cosine'"]),
-        ({"weights": {"mine": "rank"}}, ["weights['mine']='rank'", "uniform, distance"]),
+        ({"weights": {"mine": "rank"}}, ["weights['mine']='rank'", "uniform, distance, nnk"]),
+        ({"weights": {"mine": "nnk"}, "metrics": ("euclidean",)}, ["nothing to choose from", "add 'cosine'"]),
         ({"weights": {}}, ["weights is empty", "at least one"]),
         ({"ks": ()}, ["ks is empty", "at least one"]),
         ({"ks": (0,)}, ["k=0", "from 1 to"]),
@@ -207,46 +220,11 @@ class TestWhitening:
         np.testing.assert_allclose(np.cov(within.T), np.eye(2), atol=0.1)  # shrinkage leaves a little
 
 
-class TestNNK:
-    def test_by_hand(self):
-        # Two axes with the diagonal between them share the vote; what lies behind one of them has no part in it.
-        train = np.array([[1, 0], [0, 2], [-1, 0.0]])
-        weights = nnk_weights(train, np.array([[3, 3.0]]), np.array([[0, 1, 2]]))
-        np.testing.assert_allclose(weights, [[0.5, 0.5, 0]], atol=1e-12)
-        # In the direction of one candidate, that candidate has everything.
-        np.testing.assert_allclose(nnk_weights(train, np.array([[0, 5.0]]), np.array([[2, 0, 1]])), [[0, 0, 1]],
-                                   atol=1e-9)
-
-    def test_solves_the_quadratic_program(self):
-        rng = np.random.default_rng(3)
-        train, queries = rng.normal(size=(20, 5)), rng.normal(size=(6, 5))
-        indices = kneighbors(train, queries, 7)[1]
-        weights = nnk_weights(train, queries, indices)
-        unit, q = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (train, queries))
-        assert (weights > 0).sum() < weights.size  # some are left out
-        for row, query, found in zip(indices, q, weights, strict=True):
-            gram, to = (1 + unit[row] @ unit[row].T) / 2, (1 + unit[row] @ query) / 2
-            best = minimize(lambda w, K=gram, b=to: w @ K @ w / 2 - w @ b, np.full(7, 0.1),
-                            jac=lambda w, K=gram, b=to: K @ w - b, bounds=[(0, None)] * 7, method="L-BFGS-B",
-                            options={"ftol": 1e-15, "gtol": 1e-10}).x
-            np.testing.assert_allclose(found, best / best.sum(), atol=1e-5)
-
-    def test_weights_are_a_vote(self):
-        rng = np.random.default_rng(4)
-        train, labels = rng.normal(size=(30, 4)), np.arange(30) % 3
-        indices = kneighbors(train, train[:9] + 0.01, 10)[1]
-        weights = nnk_weights(train, train[:9] + 0.01, indices)
-        assert (weights >= 0).all()
-        np.testing.assert_allclose(weights.sum(1), 1)
-        full = np.zeros((9, 30))
-        np.put_along_axis(full, indices, weights, 1)
-        np.testing.assert_allclose(vote_shares(indices, labels, weights), full @ np.eye(3)[labels], atol=1e-11)
-
-    def test_equal_candidates_and_zero_rows(self):
-        train = np.array([[1, 1.0], [1, 1], [0, 0]])
-        weights = nnk_weights(train, np.array([[1, 1.0], [0, 0]]), np.array([[0, 1, 2], [0, 1, 2]]))
-        np.testing.assert_allclose(weights.sum(1), 1)
-        assert weights[0, 2] < 1e-9
+def test_layers_come_in_groups_that_fit():
+    sizes = {"a": 1, "b": 1, "c": 2, 7: 1}
+    assert _in_groups(sizes, 10, 35) == [["a", "b"], ["c", 7]]
+    assert _in_groups(sizes, 10, -1) == [["a"], ["b"], ["c"], [7]]
+    assert _in_groups(sizes, 10, 50) == [["a", "b", "c", 7]]
 
 
 def test_concatenated_layers_have_the_mean_of_the_cosines():
