@@ -74,12 +74,13 @@ def nnk_weights(train, queries, indices):
     combination of its candidates in the space of the kernel (1 + cos) / 2, as well as that is possible: a candidate
     behind another one, seen from the query, gets weight 0. The weights are those numbers divided by their sum.
     """
-    weights = np.zeros(indices.shape)
+    weights, points = np.zeros(indices.shape), np.empty((indices.shape[1] + 1, train.shape[1]))
     ridge = 1e-12 * np.eye(indices.shape[1])  # equal candidates have a root, too
-    for query, row, out in zip(np.asarray(queries, float), indices, weights, strict=True):
-        points = np.vstack([query, np.asarray(train[row], float)])
-        points /= np.linalg.norm(points, axis=1, keepdims=True).clip(1e-12)
-        gram = (1 + points @ points.T) / 2
+    for query, row, out in zip(queries, indices, weights, strict=True):
+        points[0], points[1:] = query, train[row]
+        gram = points @ points.T
+        length = np.sqrt(gram.diagonal()).clip(1e-12)
+        gram = (1 + gram / length / length[:, None]) / 2
         # min 1/2 w' K w - w' q over w >= 0 is non-negative least squares with K = L L', A = L' and L b = q.
         root = np.linalg.cholesky(gram[1:, 1:] + ridge)
         found = nnls(root.T, solve_triangular(root, gram[1:, 0], lower=True))[0]
