@@ -145,7 +145,8 @@ def choices_table(choices, optimism):
                                            f"{100 * chosen['regret_high']:.2f})",
                      "without luck": f"{100 * chosen['without_luck']:.2f}",
                      **{name: f"{points[rule]:.2f}" for name, rule in (
-                         ("layer 14", "layer 14"), ("layer 20", "last convolution"),
+                         ("layer 14", "layer 14"), ("layer 14, NNK", "layer 14, NNK votes"),
+                         ("layer 20", "last convolution"),
                          ("pooled", "pooled, before the classifier"), ("network", "the network itself"))},
                      "optimism": f"{seen['optimism'][deep].mean():+.2f}"})
     return pd.DataFrame(rows)
