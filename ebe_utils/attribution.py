@@ -44,7 +44,7 @@ def vote_weights(distances, weights="uniform"):
         if not np.isfinite(raw).all() or (raw < 0).any() or (raw.sum(1) <= 0).any():
             raise ValueError("weights returned negative, infinite or NaN values, or a row without weight; "
                              "return non-negative weights with a positive sum.")
-    elif one_of("weights", weights, WEIGHTS) == "uniform":
+    elif check_weights("weights", weights) == "uniform":
         return np.full(distances.shape, 1 / distances.shape[1])
     else:
         zero = distances == 0
@@ -88,11 +88,16 @@ def nnk_weights(train, queries, indices):
     return weights
 
 
-def check_weights(name, weights, metric="cosine"):
-    """`weights` if they are "uniform", "distance", a function, or, with cosine distance, "nnk"; else ValueError."""
-    if callable(weights) or one_of(name, weights, (*WEIGHTS, NNK)) != NNK or metric == "cosine":
-        return weights
-    raise ValueError(f"{name}='nnk' compares examples by their angles; pass metric='cosine' with it, not {metric!r}.")
+def check_weights(name, weights, metric=None):
+    """`weights` if they are "uniform", "distance", a function, or, with cosine distance, "nnk"; else ValueError.
+
+    metric: of the embeddings, or None where only distances are known.
+    """
+    if isinstance(weights, str) and weights == NNK and metric != "cosine":
+        raise ValueError(f"{name}='nnk' follow from the embeddings, and here only distances are known; choose uniform or "
+                         "distance here, or use EBEClassifier or select." if metric is None else
+                         f"{name}='nnk' compares examples by their angles; pass metric='cosine' with it, not {metric!r}.")
+    return weights if callable(weights) else one_of(name, weights, WEIGHTS if metric is None else (*WEIGHTS, NNK))
 
 
 def effective_number(weights):

@@ -124,7 +124,7 @@ def select(model, train_set, layers="all", ks=KS, metrics=("cosine", "euclidean"
         if not given:
             raise ValueError(f"{name} is empty; pass at least one to choose from.")
     for name, how in weights.items():
-        check_weights(f"weights[{name!r}]", how)
+        check_weights(f"weights[{name!r}]", how, "cosine")
     if "cosine" not in metrics and all(map(_is_nnk, weights.values())):
         raise ValueError("there is nothing to choose from: weights 'nnk' go with cosine distance only; add 'cosine' to "
                          "metrics, or other weights.")

@@ -14,7 +14,7 @@ import pandas as pd
 import psutil
 import torch
 
-from .attribution import WEIGHTS, Explanation, effective_number, one_hot, softmax_weights, vote_weights
+from .attribution import Explanation, check_weights, effective_number, one_hot, softmax_weights, vote_weights
 from .checks import integer, one_of, real
 from .data import as_image_set
 from .embeddings import iter_embeddings, probe
@@ -394,7 +394,6 @@ def layer_sweep(model, train_set, test_set, layers="all", ks=range(1, 51), metri
         raise ValueError("ks is empty; pass the numbers of examples to try, range(1, 51) for example.")
     for k in ks:
         check_k(k, len(as_image_set(train_set)))
-    if not callable(weights):
-        one_of("weights", weights, WEIGHTS)
+    check_weights("weights", weights)
     found = layer_neighbors(model, train_set, test_set, layers, max(ks), metric, pooling, **options)
     return sweep_table(found, ks, weights)

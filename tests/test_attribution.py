@@ -56,6 +56,7 @@ def test_softmax_weights_by_hand():
     (lambda d: -d, ValueError, "negative"), (lambda d: d * np.nan, ValueError, "NaN"),
     (lambda d: d * np.inf, ValueError, "infinite"), (lambda d: 0 * d, ValueError, "a row without weight"),
     (lambda d: d[0], ValueError, r"shape \(3,\) for distances of shape \(2, 3\)"),
+    ("nnk", ValueError, "follow from the embeddings.*use EBEClassifier"),
     ("distances", ValueError, "Did you mean 'distance'"), (None, ValueError, "is unknown")])
 def test_what_cannot_be_weights(weights, error, words):
     with pytest.raises(error, match=words):
