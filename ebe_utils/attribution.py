@@ -94,9 +94,10 @@ def check_weights(name, weights, metric=None):
     metric: of the embeddings, or None where only distances are known.
     """
     if isinstance(weights, str) and weights == NNK and metric != "cosine":
-        raise ValueError(f"{name}='nnk' follow from the embeddings, and here only distances are known; choose uniform or "
-                         "distance here, or use EBEClassifier or select." if metric is None else
-                         f"{name}='nnk' compares examples by their angles; pass metric='cosine' with it, not {metric!r}.")
+        raise ValueError(f"{name}='nnk' follow from the embeddings, and here only distances are known; choose uniform "
+                         "or distance here, or use EBEClassifier or select." if metric is None else
+                         f"{name}='nnk' compares examples by their angles; pass metric='cosine' with it, not "
+                         f"{metric!r}.")
     return weights if callable(weights) else one_of(name, weights, WEIGHTS if metric is None else (*WEIGHTS, NNK))
 
 

@@ -15,7 +15,7 @@ import psutil
 import torch
 
 from .attribution import Explanation, check_weights, effective_number, one_hot, softmax_weights, vote_weights
-from .checks import integer, one_of, real
+from .checks import integer, real
 from .data import as_image_set
 from .embeddings import iter_embeddings, probe
 from .model import layer_names, on_device, read_tensors, scale, write_tensors
