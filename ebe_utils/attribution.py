@@ -68,8 +68,9 @@ def softmax_weights(temperature=0.1):
 
 
 def nnk_weights(train, queries, indices):
-    """Votes by non-negative kernel regression, (m, k) with rows that sum to 1 (Shekkizhar & Ortega 2020).
+    """Votes by non-negative kernel regression, (m, k) with rows that sum to 1.
 
+    Of Shekkizhar & Ortega (arXiv:1910.09383); in the embedding of a network it is their DeepNNK (arXiv:2007.10505).
     train: (n, d); queries: (m, d); indices: (m, k), the candidates of each query. A query is written as a non-negative
     combination of its candidates in the space of the kernel (1 + cos) / 2, as well as that is possible: a candidate
     behind another one, seen from the query, gets weight 0. The weights are those numbers divided by their sum.
