@@ -76,7 +76,7 @@ def nnk_weights(train, queries, indices):
     behind another one, seen from the query, gets weight 0. The weights are those numbers divided by their sum.
     """
     weights, points = np.zeros(indices.shape), np.empty((indices.shape[1] + 1, train.shape[1]))
-    ridge = 1e-12 * np.eye(indices.shape[1])  # equal candidates have a root, too
+    ridge = 1e-10 * np.eye(indices.shape[1])  # above what rounding can take off, so that equal candidates have a root
     for query, row, out in zip(queries, indices, weights, strict=True):
         points[0], points[1:] = query, train[row]
         gram = points @ points.T

@@ -164,6 +164,7 @@ def candidates(neighbors, model, train_set, test_set, ks, weights=WAYS, pooling=
             share = nnk_weights(train[layer], test[layer], near) if _is_nnk(how) else vote_weights(distances, how)
             yield ({"layer": layer, "k": k, "metric": neighbors.metric, "weights": name},
                    vote_shares(near, neighbors.train_labels, share, len(train_set.classes)))
+        del train, test  # before the next group takes their place
 
 
 def _is_nnk(how):

@@ -103,6 +103,8 @@ class TestNNK:
         weights = nnk_weights(train, np.array([[1, 1.0], [0, 0]]), np.array([[0, 1, 2], [0, 1, 2]]))
         np.testing.assert_allclose(weights.sum(1), 1)
         assert weights[0, 2] < 1e-9
+        same = np.ones((50, 30_000), np.float32) / 3
+        np.testing.assert_allclose(nnk_weights(same, same[:2], np.arange(100).reshape(2, 50) % 50).sum(1), 1)
 
 
 def test_one_hot():
