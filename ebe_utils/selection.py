@@ -21,7 +21,7 @@ from .model import layer_names
 from .neighbors import METRICS, check_k
 from .sweep import KS, LayerNeighbors, layer_neighbors
 
-CRITERIA = ("log_loss", "accuracy", "agreement")
+CRITERIA = ("accuracy", "log_loss", "agreement")
 RULES = ("best", "one-error")
 ESTIMATES = ("held-out", "leave-one-out")
 WAYS = {"uniform": "uniform", "distance": "distance", "softmax": softmax_weights(), NNK: NNK}  # of weighting the votes
@@ -34,9 +34,9 @@ WAYS = {"uniform": "uniform", "distance": "distance", "softmax": softmax_weights
 class Selection:
     """What `select` chose: layer, k, metric, weights (a name), and on what evidence.
 
-    score: on held-out training images, minus the mean log loss, or the accuracy, or the agreement with the network;
-    error: standard error of that, for the latter two with two right and two wrong answers added (Agresti & Coull
-    1998), since no number of images makes a score of 1 certain. table: every candidate, one row each: layer, k,
+    score: on held-out training images, the accuracy, or minus the mean log loss, or the agreement with the network;
+    error: standard error of that, for accuracy and agreement with two right and two wrong answers added (Agresti &
+    Coull 1998), since no number of images makes a score of 1 certain. table: every candidate, one row each: layer, k,
     metric, weights, accuracy, agreement, log_loss, score, error. settings: keyword arguments for `EBEClassifier`.
     """
 
@@ -102,14 +102,14 @@ def _parts(train_set, estimate, share, seed):
 
 
 def select(model, train_set, layers="all", ks=KS, metrics=("cosine", "euclidean"), weights=WAYS, pooling="none",
-           criterion="log_loss", rule="best", estimate="held-out", share=0.2, seed=0, **options):
+           criterion="accuracy", rule="best", estimate="held-out", share=0.2, seed=0, **options):
     """Choose layer, k, metric and weights on held-out training images: a `Selection`. One sweep for each metric.
 
     weights: {name: what `EBEClassifier` takes}; "nnk" goes with cosine distance and the largest k only. criterion:
-    "log_loss" (`evaluation.log_loss`), which sees how sure a vote is and so tells candidates apart that are right
-    equally often; "accuracy"; or "agreement" with the network. rule: "best" score, or "one-error", the fewest examples
-    within one standard error of it (Breiman et al. 1984); of equals the one with fewer examples, then the one listed
-    first. estimate, share, seed: see `training_neighbors`.
+    "accuracy"; "log_loss" (`evaluation.log_loss`), which sees how sure a vote is and so tells candidates apart that are
+    right equally often, but prefers cautious votes; or "agreement" with the network. rule: "best" score, or
+    "one-error", the fewest examples within one standard error of it (Breiman et al. 1984); of equals the one with fewer
+    examples, then the one listed first. estimate, share, seed: see `training_neighbors`.
 
     The network has seen the held-out images if it was trained on `train_set`, and places them better than new ones: all
     scores are optimistic, and where they reach 1 they no longer tell candidates apart (notebook 09). To choose without

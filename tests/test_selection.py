@@ -89,7 +89,7 @@ class TestSelect:
 
     def test_log_loss_is_scikit_learns_of_the_votes_with_one_more_for_every_class_alike(self, planted):
         model, data = planted
-        found = select(model, data, LAYERS, ks=(1, 5), metrics=("euclidean",))
+        found = select(model, data, LAYERS, ks=(1, 5), metrics=("euclidean",), criterion="log_loss")
         assert found.layer == "good"
         assert found.score == found.table["score"].max() == -found.table["log_loss"].min()
         kept, held = (data.subset(part) for part in split(data))
@@ -121,7 +121,7 @@ class TestSelect:
         assert choose(table, "one-error")["layer"] == 4
 
     @pytest.mark.parametrize("bad, words", [
-        ({"criterion": "loss"}, ["criterion='loss'", "log_loss, accuracy, agreement"]),
+        ({"criterion": "loss"}, ["criterion='loss'", "accuracy, log_loss, agreement"]),
         ({"rule": "bst"}, ["rule='bst'", "one-error", "Did you mean 'best'"]),
         ({"estimate": "test"}, ["estimate='test'", "held-out, leave-one-out"]),
         ({"metrics": ("cosin",)}, ["metrics='cosin'", "Did you mean 'cosine'"]),
