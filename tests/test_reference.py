@@ -195,8 +195,8 @@ def test_evaluations_side_by_side_by_hand():
 
 
 def test_choices_by_hand():
-    rules = {"held out, unseen": 0.01, "layer 14": 0.02, "last convolution": 0.03, "pooled, before the classifier": 0,
-             "the network itself": 0.005}
+    rules = {"held out, unseen": 0.01, "layer 14": 0.02, "layer 14, NNK votes": 0.015, "last convolution": 0.03,
+             "pooled, before the classifier": 0, "the network itself": 0.005}
     choices = pd.DataFrame({"rule": list(rules), "layer": 3, "k": 5, "metric": "cosine", "weights": "uniform",
                             "regret": list(rules.values()), "regret_low": -0.004, "regret_high": 0.024,
                             "without_luck": 0.003})
@@ -204,7 +204,7 @@ def test_choices_by_hand():
                              "layer": ["15", "16", "20", "avgpool", "20"], "optimism": [9, 1, 2, 9, 9]})
     assert choices_table({"one": choices}, {"one": optimism}).to_dict("records") == [{
         "run": "one", "chosen": "layer 3, k = 5, cosine, uniform", "misses the best by": "1.00 (-0.40 to 2.40)",
-        "without luck": "0.30", "layer 14": "2.00", "layer 20": "3.00", "pooled": "0.00", "network": "0.50",
+        "without luck": "0.30", "layer 14": "2.00", "layer 14, NNK": "1.50", "layer 20": "3.00", "pooled": "0.00", "network": "0.50",
         "optimism": "+1.50"}]
 
 
