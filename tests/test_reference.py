@@ -204,8 +204,8 @@ def test_choices_by_hand():
                              "layer": ["15", "16", "20", "avgpool", "20"], "optimism": [9, 1, 2, 9, 9]})
     assert choices_table({"one": choices}, {"one": optimism}).to_dict("records") == [{
         "run": "one", "chosen": "layer 3, k = 5, cosine, uniform", "misses the best by": "1.00 (-0.40 to 2.40)",
-        "without luck": "0.30", "layer 14": "2.00", "layer 14, NNK": "1.50", "layer 20": "3.00", "pooled": "0.00", "network": "0.50",
-        "optimism": "+1.50"}]
+        "without luck": "0.30", "layer 14": "2.00", "layer 14, NNK": "1.50", "layer 20": "3.00",
+        "pooled": "0.00", "network": "0.50", "optimism": "+1.50"}]
 
 
 def test_markdown_by_hand():
