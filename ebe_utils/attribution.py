@@ -89,12 +89,17 @@ def nnk_weights(train, queries, indices):
     return weights
 
 
+def is_nnk(weights):
+    """Whether these are the weights that need embeddings; anything may be asked, a function too."""
+    return isinstance(weights, str) and weights == NNK
+
+
 def check_weights(name, weights, metric=None):
     """`weights` if they are "uniform", "distance", a function, or, with cosine distance, "nnk"; else ValueError.
 
     metric: of the embeddings, or None where only distances are known.
     """
-    if isinstance(weights, str) and weights == NNK and metric != "cosine":
+    if is_nnk(weights) and metric != "cosine":
         raise ValueError(f"{name}='nnk' follow from the embeddings, and here only distances are known; choose uniform "
                          "or distance here, or use EBEClassifier or select." if metric is None else
                          f"{name}='nnk' compares examples by their angles; pass metric='cosine' with it, not "
@@ -169,7 +174,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
     def _neighbors(self, embeddings):
         """(distances, indices, weights), each (n, k)."""
         distances, indices = self._index.kneighbors(embeddings, self.k)
-        if isinstance(self.weights, str) and check_weights("weights", self.weights, self.metric) == NNK:
+        if is_nnk(check_weights("weights", self.weights, self.metric)):
             return distances, indices, nnk_weights(self._embeddings, embeddings, indices)
         return distances, indices, vote_weights(distances, self.weights)
 

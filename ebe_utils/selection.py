@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from .attribution import NNK, EBEClassifier, check_weights, nnk_weights, softmax_weights, vote_weights
+from .attribution import NNK, EBEClassifier, check_weights, is_nnk, nnk_weights, softmax_weights, vote_weights
 from .checks import integer, one_of, real
 from .claims import paired
 from .data import as_image_set
@@ -125,7 +125,7 @@ def select(model, train_set, layers="all", ks=KS, metrics=("cosine", "euclidean"
             raise ValueError(f"{name} is empty; pass at least one to choose from.")
     for name, how in weights.items():
         check_weights(f"weights[{name!r}]", how, "cosine")
-    if "cosine" not in metrics and all(map(_is_nnk, weights.values())):
+    if "cosine" not in metrics and all(map(is_nnk, weights.values())):
         raise ValueError("there is nothing to choose from: weights 'nnk' go with cosine distance only; add 'cosine' to "
                          "metrics, or other weights.")
     names, rows = list(layer_names(model, layers)), []
@@ -152,23 +152,19 @@ def candidates(neighbors, model, train_set, test_set, ks, weights=WAYS, pooling=
     """
     have = psutil.Process().memory_info().rss
     room = psutil.virtual_memory().available / 2 if memory_budget is None else memory_budget * 2**30 - have
-    angles = neighbors.metric == "cosine" and any(_is_nnk(how) for how in weights.values())
+    angles = neighbors.metric == "cosine" and any(is_nnk(how) for how in weights.values())
     rows, layers = len(train_set) + len(test_set), list(neighbors.names)
     for group in _in_groups(neighbors.dimensions, 4 * rows, room) if angles else [layers]:
         train, test = ({} if not angles else embed(model, part.images, group, pooling, **options)
                        for part in (train_set, test_set))
         for layer, k, (name, how) in itertools.product(group, ks, weights.items()):
-            if _is_nnk(how) and not (angles and k == max(ks)):
+            if is_nnk(how) and not (angles and k == max(ks)):
                 continue
             near, distances = neighbors.indices[layer][:, :k], neighbors.distances[layer][:, :k]
-            share = nnk_weights(train[layer], test[layer], near) if _is_nnk(how) else vote_weights(distances, how)
+            share = nnk_weights(train[layer], test[layer], near) if is_nnk(how) else vote_weights(distances, how)
             yield ({"layer": layer, "k": k, "metric": neighbors.metric, "weights": name},
                    vote_shares(near, neighbors.train_labels, share, len(train_set.classes)))
         del train, test  # before the next group takes their place
-
-
-def _is_nnk(how):
-    return isinstance(how, str) and how == NNK
 
 
 def _in_groups(dimensions, size, room):
