@@ -23,7 +23,7 @@ import torch
 from .data import load_dataset
 from .embeddings import embed, probe
 from .model import conv_layers, load_model, predict_logits, resnet18, save_model, scale
-from .runs import peak_memory, versions, write_text
+from .runs import peak_memory, processor, versions, write_text
 from .shortlist import exact_distances
 from .sweep import KS, layer_neighbors
 from .training import train
@@ -259,11 +259,9 @@ def growth(options, folder, network):
 
 def about(options, layers):
     """What was measured, and on what."""
-    file = Path("/proc/cpuinfo")
-    cpu = re.search(r"model name\s*: (.*)", file.read_text()) if file.exists() else None
     return {"dataset": options.dataset, "training images": options.n_train, "test images": options.n_test,
             "layers": layers, "stem": options.stem, "epochs of the network": options.epochs, "k": K,
-            "growth queries": options.growth, "processor": cpu[1] if cpu else platform.processor(),
+            "growth queries": options.growth, "processor": processor(),
             "threads": torch.get_num_threads(), "python": platform.python_version(), "versions": versions()}
 
 

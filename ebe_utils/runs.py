@@ -361,8 +361,8 @@ class Step:
                     "step": self.name, **self.identity,
                     "outputs": {f.relative_to(self.folder).as_posix(): _sha256(f) for f in files},
                     "seconds": round(time.perf_counter() - self._start, 1), "peak_memory_MiB": peak_memory(),
-                    "device": _device(), "python": platform.python_version(), "machine": platform.machine(),
-                    "versions": versions(),
+                    "device": _device(), "processor": processor(), "machine": platform.machine(),
+                    "python": platform.python_version(), "versions": versions(),
                     "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
                 write_text(self.folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
         finally:
@@ -411,6 +411,14 @@ def peak_memory():
     except ImportError:  # Windows
         return None
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**10 if sys.platform != "darwin" else 2**20))
+
+
+def processor():
+    """Name of the processor: numbers that come out of a training differ in their last digits from one to another."""
+    try:  # Linux, where the platform module does not know it
+        return re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
+    except (OSError, TypeError):
+        return platform.processor()
 
 
 def versions():

@@ -38,7 +38,8 @@ def test_every_step_leaves_a_manifest(run):
     for step in STEPS:
         manifest = run.manifest(step)
         assert manifest["step"] == step
-        assert {"settings", "inputs", "outputs", "seconds", "peak_memory_MiB", "device", "versions"} <= set(manifest)
+        assert {"settings", "inputs", "outputs", "seconds", "peak_memory_MiB", "device", "processor",
+                "versions"} <= set(manifest)
         assert manifest["outputs"]
     assert not list(run.path.rglob("*.part*"))
 
