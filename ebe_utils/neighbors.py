@@ -19,6 +19,7 @@ import importlib.util
 
 import numpy as np
 import torch
+from sklearn.metrics import pairwise_distances
 
 from .checks import integer, one_of
 from .data import as_tensor, check_values
@@ -104,6 +105,9 @@ class Prepared:
 
 def distances(queries, train):
     """All distances between two `Prepared` sets of rows, (queries, train) float32."""
+    if queries.metric == "manhattan" and queries.rows.device.type == "cpu":  # up to twice as fast as cdist
+        both = queries.rows.numpy(), train.rows.numpy()
+        return torch.from_numpy(pairwise_distances(*both, metric="manhattan", n_jobs=torch.get_num_threads())).float()
     if queries.metric == "manhattan":
         return torch.cdist(queries.rows, train.rows, p=1).float()
     out = queries.rows @ train.rows.T
