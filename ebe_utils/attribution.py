@@ -181,7 +181,8 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
     def attributions(self, images):
         """The weight of every training image for every query: scipy CSR (n, n_train), rows with sum 1.
 
-        `attributions(images) @ one_hot(labels_) == predict_proba(images)`.
+        `attributions(images) @ one_hot(labels_) == predict_proba(images)`. So the mean of the attributions at several
+        layers is an attribution, too, and its prediction is that of their summed votes (notebook 09).
         """
         _, indices, weights = self._neighbors(self._embed(self._query(images))[0])
         n, k = indices.shape

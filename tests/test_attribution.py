@@ -152,6 +152,19 @@ def test_nnk_votes_are_an_attribution_of_a_part_of_the_k(trained, small):
         clone(ebe).set_params(metric="euclidean").fit(small[0])
 
 
+def test_the_mean_of_attributions_at_several_layers_is_one_and_sums_their_votes(trained, small):
+    layers, queries = (9, 14, "avgpool"), small[1].images
+    both = sum(EBEClassifier(trained, layer=at, k=5).fit(small[0]).attributions(queries) for at in layers) / 3
+    assert sp.issparse(both) and both.max() == pytest.approx(1 / 5) and np.diff(both.indptr).max() > 5
+    np.testing.assert_allclose(both.sum(1), 1)
+    expected = 0
+    for at in layers:
+        train, test = (embed(trained, part.images, at).astype(float) for part in small)
+        knn = KNeighborsClassifier(5, metric="cosine", algorithm="brute").fit(train, small[0].labels)
+        expected = expected + knn.predict_proba(test) / 3
+    np.testing.assert_allclose(both @ one_hot(small[0].labels), expected, atol=1e-9)
+
+
 def test_what_has_no_weight_is_no_part_of_an_explanation(ebe, small):
     nearest = clone(ebe).set_params(weights=lambda d: np.arange(d.shape[1])[None] < np.full((len(d), 1), 3))
     explanation = nearest.fit(small[0]).explain(small[1].images[0])
