@@ -98,8 +98,8 @@ def publish(run, folder=NOTEBOOKS, figures=CHECKOUT / "figures"):
     """Put a run's executed notebooks and figures where they are committed, without what papermill adds."""
     for path in notebook_paths(run.path / "notebooks"):
         write_text(Path(folder) / path.name, clean(json.loads(path.read_text(encoding="utf-8"))))
-    for step in ("figures", "claims", "evaluation", "choosing", "methods", "similarity"):
-        target = run.parameters.dataset if step == "figures" else step
+    for step in ("figures", "claims", "evaluation", "choosing", "choosing-gains", "methods", "similarity"):
+        target = run.parameters.dataset if step == "figures" else step.split("-")[0]
         shutil.copytree(run.path / step, Path(figures) / target, dirs_exist_ok=True,
                         ignore=shutil.ignore_patterns("manifest.json", ".*"))
 
