@@ -318,12 +318,13 @@ class Step:
     """One step of a run: `if step.todo: with step: ...` does the work only if its manifest does not match.
 
     Inside the with block the run is locked; at its end the manifest is written, with the hash of every file in the
-    step's folder, versions, device, seconds and peak memory. After an exception there is no manifest.
+    step's folder, versions, device, seconds (of all its with blocks so far) and peak memory. After an exception there
+    is no manifest.
     """
 
     def __init__(self, run, name, identity):
         self.run, self.name, self.identity = run, name, identity
-        self.folder = run.path / name
+        self.folder, self._seconds = run.path / name, 0.0
         manifest = _read_json(self.folder / "manifest.json")
         if manifest is None:
             why = "running"
@@ -356,11 +357,12 @@ class Step:
     def __exit__(self, kind, error, trace):
         try:
             if kind is None:
+                self._seconds += time.perf_counter() - self._start
                 files = sorted(f for f in self.folder.rglob("*") if f.is_file() and not f.name.startswith("."))
                 manifest = {
                     "step": self.name, **self.identity,
                     "outputs": {f.relative_to(self.folder).as_posix(): _sha256(f) for f in files},
-                    "seconds": round(time.perf_counter() - self._start, 1), "peak_memory_MiB": peak_memory(),
+                    "seconds": round(self._seconds, 1), "peak_memory_MiB": peak_memory(),
                     "device": _device(), "processor": processor(), "machine": platform.machine(),
                     "python": platform.python_version(), "versions": versions(),
                     "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -238,6 +239,16 @@ def test_the_manifest_records_every_file_and_what_made_it():
     assert (found["step"], found["settings"], found["inputs"]) == ("train", {"k": 3}, {"train": "abc"})
     assert found["versions"]["torch"] == version("torch") and found["seconds"] >= 0
     assert not list(run.path.rglob("*.part"))
+
+
+def test_the_seconds_of_a_step_are_those_of_all_its_blocks(monkeypatch):
+    run, clock = Run.start(), iter([10.0, 12.5, 100.0, 103.0])
+    step = run.step("train")
+    monkeypatch.setattr(runs, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    for expected in (2.5, 5.5):
+        with step:
+            step.path("result.txt").write_text("result")
+        assert run.manifest("train")["seconds"] == expected
 
 
 @pytest.mark.parametrize("options", [{"settings": {"k": 4}, "inputs": {"train": "abc"}},

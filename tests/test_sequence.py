@@ -16,7 +16,7 @@ from ebe_utils.runs import Parameters, Run, RunError
 from ebe_utils.sweep import LayerNeighbors
 
 STEPS = ("train", "embeddings", "attribution", "sweep", "figures", "taps", "claims", "evaluation", "choosing",
-         "methods", "similarity")
+         "choosing-gains", "methods", "similarity")
 
 
 @pytest.fixture(scope="module")
