@@ -318,13 +318,13 @@ class Step:
     """One step of a run: `if step.todo: with step: ...` does the work only if its manifest does not match.
 
     Inside the with block the run is locked; at its end the manifest is written, with the hash of every file in the
-    step's folder, versions, device, seconds (of all its with blocks so far) and peak memory. After an exception there
-    is no manifest.
+    step's folder, versions, device, seconds and peak memory. After an exception there is no manifest. A step may add to
+    its files in further with blocks: seconds are those of all, and an exception leaves the manifest of those before.
     """
 
     def __init__(self, run, name, identity):
         self.run, self.name, self.identity = run, name, identity
-        self.folder, self._seconds = run.path / name, 0.0
+        self.folder = run.path / name
         manifest = _read_json(self.folder / "manifest.json")
         if manifest is None:
             why = "running"
@@ -334,7 +334,8 @@ class Step:
             why = f"running again: {changed} is missing or damaged"
         else:
             why = None
-        self.todo = why is not None and not run.committed
+        self.todo, self._whole = why is not None and not run.committed, why is None  # whole: as the manifest says
+        self._seconds = manifest.get("seconds", 0.0) if self._whole else 0.0
         why = "not done: these are committed results" if run.committed else why
         print(f"[{name}] {why or 'skipped: its manifest matches'}", flush=True)
 
@@ -347,7 +348,8 @@ class Step:
         self._lock.enter_context(self.run.lock())
         try:
             self.folder.mkdir(exist_ok=True)
-            (self.folder / "manifest.json").unlink(missing_ok=True)
+            if not self._whole:
+                (self.folder / "manifest.json").unlink(missing_ok=True)
         except OSError as error:
             self._lock.close()
             raise RunError(f"run folder {self.folder} cannot be written ({error.strerror}).") from None
@@ -358,7 +360,8 @@ class Step:
         try:
             if kind is None:
                 self._seconds += time.perf_counter() - self._start
-                files = sorted(f for f in self.folder.rglob("*") if f.is_file() and not f.name.startswith("."))
+                files = sorted(f for f in self.folder.rglob("*") if f.is_file() and not f.name.startswith(".")
+                               and f != self.folder / "manifest.json")
                 manifest = {
                     "step": self.name, **self.identity,
                     "outputs": {f.relative_to(self.folder).as_posix(): _sha256(f) for f in files},
@@ -367,6 +370,7 @@ class Step:
                     "python": platform.python_version(), "versions": versions(),
                     "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
                 write_text(self.folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+                self._whole = True
         finally:
             self._lock.close()
 

@@ -241,14 +241,28 @@ def test_the_manifest_records_every_file_and_what_made_it():
     assert not list(run.path.rglob("*.part"))
 
 
-def test_the_seconds_of_a_step_are_those_of_all_its_blocks(monkeypatch):
-    run, clock = Run.start(), iter([10.0, 12.5, 100.0, 103.0])
+def test_a_step_adds_files_in_further_blocks_even_later_and_its_seconds_are_those_of_all(monkeypatch):
+    run, clock = Run.start(), iter([10.0, 12.5, 100.0, 103.0, 200.0, 300.0, 301.5])
     step = run.step("train")
     monkeypatch.setattr(runs, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    for expected in (2.5, 5.5):
+
+    def add(name):
         with step:
-            step.path("result.txt").write_text("result")
-        assert run.manifest("train")["seconds"] == expected
+            step.path(name).write_text(name)
+            if name == "fails":
+                raise KeyboardInterrupt
+        return run.manifest("train")
+
+    assert add("first")["seconds"] == 2.5
+    assert add("second")["seconds"] == 5.5
+    whole = run.manifest("train")
+    with pytest.raises(KeyboardInterrupt):
+        add("fails")
+    assert run.manifest("train") == whole
+    step = run.step("train")
+    assert not step.todo
+    found = add("third")
+    assert found["seconds"] == 7.0 and {*found["outputs"]} == {"first", "second", "fails", "third"}
 
 
 @pytest.mark.parametrize("options", [{"settings": {"k": 4}, "inputs": {"train": "abc"}},
