@@ -19,14 +19,14 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/installed
-	@$(BIN)/python -m ebe_utils.bench $(filter-out PYTHON=%,$(MAKEOVERRIDES))
+	@$(BIN)/python -m ebe_utils.upkeep.benchmark $(filter-out PYTHON=%,$(MAKEOVERRIDES))
 
 notebooks: $(VENV)/installed
-	$(BIN)/python -m ebe_utils publish
+	$(BIN)/python -m ebe_utils.upkeep publish
 	$(BIN)/ruff check notebooks
 
 reference: $(VENV)/installed
-	@$(BIN)/python -m ebe_utils reference $(RUNS)
+	@$(BIN)/python -m ebe_utils.upkeep reference $(RUNS)
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }

@@ -45,3 +45,9 @@ def real(name, value, above=0.0):
     if not above < value < float("inf"):
         raise ValueError(f"{name}={value} is out of range; pass a number greater than {above}.")
     return float(value)
+
+
+def same_shape(name, value, like):
+    if np.shape(value) != np.shape(like):
+        raise ValueError(f"{name} has shape {np.shape(value)}; pass one of shape {np.shape(like)}, a row for each "
+                         "image explained.")

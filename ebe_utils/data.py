@@ -1,41 +1,14 @@
-"""Step 1, the data set: images and labels, from scikit-learn, torchvision or a folder of your own.
+"""Images and labels as the package takes them: the first thing on the way to an explanation.
 
-Images are kept as uint8, channels first, (n, C, H, W); the network scales them (see `ebe_utils.model`).
-"""
+Images are kept as uint8, channels first, (n, C, H, W); `scale` turns them into what a network takes."""
 
 import hashlib
-import os
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn.functional import interpolate
 
-from .checks import did_you_mean, integer
-
-DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
-
-# md5 of the official files, unpacked, as torchvision lays them out; torchvision itself checks CIFAR-10.
-_MD5 = {
-    "MNIST/raw/train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "MNIST/raw/train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "MNIST/raw/t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "MNIST/raw/t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-    "FashionMNIST/raw/train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
-    "FashionMNIST/raw/train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
-    "FashionMNIST/raw/t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
-    "FashionMNIST/raw/t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
-    "cifar-10-batches-py/batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
-    "cifar-10-batches-py/data_batch_1": "c99cafc152244af753f735de768cd75f",
-    "cifar-10-batches-py/data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-    "cifar-10-batches-py/data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
-    "cifar-10-batches-py/data_batch_4": "634d18415352ddfa80567beed471001a",
-    "cifar-10-batches-py/data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
-    "cifar-10-batches-py/test_batch": "40351d587109b95175f43aff81a1287e",
-}
-_FOLDER = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "cifar-10-batches-py"}
-_IMAGE_FILES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+from .checks import integer
 
 
 class DataError(ValueError):
@@ -137,47 +110,6 @@ def as_image_set(data, labels=None):
     return ImageSet(data, labels)
 
 
-def data_root():
-    """Folder of the data sets: `EBE_DATA_DIR`, or `data/` of the checkout, or `./data` outside one."""
-    if os.environ.get("EBE_DATA_DIR"):
-        return Path(os.environ["EBE_DATA_DIR"]).expanduser().resolve()
-    checkout = Path(__file__).resolve().parents[1]
-    return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "data"
-
-
-def check_name(name):
-    """`name` if it names a data set, else ValueError."""
-    if isinstance(name, str) and (name in DATASETS or name.startswith("folder:") and len(name) > 7):
-        return name
-    raise ValueError(f"dataset={name!r} is unknown; choose one of {', '.join(DATASETS)}, or folder:PATH with "
-                     f"one sub-folder of images per class.{did_you_mean(name, DATASETS)}")
-
-
-def load_dataset(name="digits", root=None, n_train=None, n_test=None, seed=0, image_size=None):
-    """Load a data set as (train_set, test_set), two `ImageSet`s.
-
-    name: "digits" (1,797 real digits that scikit-learn carries, enlarged to 28 by 28, a stratified fifth held
-    out by `seed`), "mnist", "fashion_mnist", "cifar10" (official splits), or "folder:PATH" (one sub-folder per
-    class, inside train/ and test/, or a stratified fifth held out by `seed`).
-    root: where torchvision's files are, or are downloaded to (default `data_root()`).
-    n_train, n_test: keep a random part of that size, drawn by `seed`; None keeps all.
-    image_size: side in pixels that a folder's images are resized to; None if they all have one size.
-
-    Raises ValueError for an unknown name, `DataError` for files that are missing, damaged or unreadable.
-    """
-    check_name(name)
-    integer("seed", seed, 0)
-    if image_size is not None:
-        image_size = integer("image_size", image_size, 1)
-    if name == "digits":
-        train, test = _digits(seed)
-    elif name.startswith("folder:"):
-        train, test = _folder(Path(name[7:]).expanduser(), seed, image_size)
-    else:
-        train, test = _torchvision(name, Path(root) if root else data_root())
-    return random_part(train, test, n_train, n_test, seed)
-
-
 def random_part(train, test, n_train=None, n_test=None, seed=0):
     """(n_train of `train`, n_test of `test`), two `ImageSet`s, drawn by `seed`, in their order; None keeps all."""
     rng = np.random.default_rng(seed)
@@ -191,123 +123,33 @@ def _part(data, size, what, rng):
     return data if size == len(data) else data.subset(np.sort(rng.permutation(len(data))[:size]))
 
 
-def _hold_out(data, seed):
-    """Split off a stratified fifth for testing."""
-    from sklearn.model_selection import train_test_split
-
-    try:
-        train, test = train_test_split(np.arange(len(data)), test_size=0.2, stratify=data.labels, random_state=seed)
-    except ValueError as error:
-        raise DataError(f"{data.name} cannot be split into training and test images: {error} "
-                        "Give each class at least five images, or make train/ and test/ folders.") from None
-    return data.subset(np.sort(train)), data.subset(np.sort(test))
+def scale(images):
+    """uint8 images as float32 from 0 to 1; anything else as it is."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
-def _digits(seed):
-    from sklearn.datasets import load_digits
+def as_batch(images, like=None):
+    """(batch, was_single): a tensor (n, *shape) from several images or one.
 
-    raw = load_digits()
-    images = torch.from_numpy(raw.images).float()[:, None] * (255 / 16)
-    images = interpolate(images, size=28, mode="bilinear", align_corners=False).round().to(torch.uint8)
-    return _hold_out(ImageSet(images, raw.target, tuple("0123456789"), "digits"), seed)
-
-
-def _torchvision(name, root):
-    from torchvision import datasets
-
-    kind = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}[name]
-    files = [f for f in _MD5 if f.startswith(_FOLDER[name] + "/")]
-    missing = [f for f in files if not (root / f).is_file()]
-    if missing:
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            kind(root, train=True, download=True)
-        except (OSError, RuntimeError) as error:
-            raise DataError(
-                f"{name} is not on this machine and could not be downloaded ({error}). Put these files under {root} "
-                f"(or set EBE_DATA_DIR to the folder that has them): {', '.join(missing)}. "
-                "The data set 'digits' needs no download.") from None
-    for file in files:
-        found = hashlib.md5((root / file).read_bytes()).hexdigest() if (root / file).is_file() else "no file"
-        if found != _MD5[file]:
-            raise DataError(f"{root / file} is damaged or incomplete (md5 {found}, expected {_MD5[file]}). "
-                            "Delete it and run again to download it anew, or put the official file there.")
-    parts = []
-    for part in (kind(root, train=True), kind(root, train=False)):
-        images = torch.as_tensor(part.data)
-        images = images.permute(0, 3, 1, 2).contiguous() if name == "cifar10" else images[:, None]
-        parts.append(ImageSet(images, np.asarray(part.targets), tuple(part.classes), name))
-    return parts
-
-
-def _folder(path, seed, size):
-    if not path.is_dir():
-        raise DataError(f"folder:{path} does not exist or is not a folder; "
-                        "pass a folder with one sub-folder of images per class.")
-    if (path / "train").is_dir() != (path / "test").is_dir():
-        raise DataError(f"folder:{path} has only one of train/ and test/; add the other, or put the class "
-                        "folders directly into it and a stratified fifth is held out.")
-    if not (path / "train").is_dir():
-        files = _class_files(path)
-        return _hold_out(_read_images(files, list(files), size, _mode(files), path), seed)
-    train, test = _class_files(path / "train"), _class_files(path / "test")
-    if extra := sorted(set(test) - set(train)):
-        raise DataError(f"test/ of folder:{path} has classes that train/ has not: {', '.join(extra)}; "
-                        "give both the same sub-folders.")
-    mode = _mode(train)
-    train = _read_images(train, list(train), size, mode, path)
-    return train, _read_images(test, list(train.classes), size or train.shape[1:], mode, path)
-
-
-def _class_files(path):
-    """{class name: its image files}, both sorted."""
-    files = {d.name: sorted(f for f in d.iterdir() if f.suffix.lower() in _IMAGE_FILES)
-             for d in sorted(path.iterdir()) if d.is_dir() and not d.name.startswith(".")}
-    empty = [name for name, found in files.items() if not found]
-    if len(files) < 2 or empty:
-        raise DataError(f"{path} needs at least two sub-folders (one per class) with images "
-                        f"({', '.join(sorted(_IMAGE_FILES))}); found {len(files)}"
-                        + (f", without images: {', '.join(empty)}." if empty else "."))
-    return files
-
-
-def _mode(files):
-    """Grey ("L") if the first image of each class is grey, else colour."""
-    from PIL import Image
-
-    modes = []
-    for found in files.values():
-        try:
-            with Image.open(found[0]) as image:
-                modes.append(image.mode)
-        except Exception as error:  # Pillow raises many kinds for damaged files
-            raise DataError(f"{found[0]} is not a readable image ({error}); replace or remove it.") from None
-    return "L" if all(m in ("L", "1", "I", "I;16") for m in modes) else "RGB"
-
-
-def _read_images(files, classes, size, mode, path):
-    from PIL import Image
-
-    if isinstance(size, int):
-        size = (size, size)
-    images, labels = [], []
-    for label, name in enumerate(classes):
-        for file in files.get(name, ()):
-            try:
-                with Image.open(file) as image:
-                    if image.mode.startswith("I"):  # 16 bits, which convert would cut off at 255
-                        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-                    image = image.convert(mode)
-            except Exception as error:  # Pillow raises many kinds for damaged files
-                raise DataError(f"{file} is not a readable image ({error}); replace or remove it.") from None
-            if size is not None:
-                image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-            images.append(np.asarray(image))
-            labels.append(label)
-    shapes = {image.shape[:2] for image in images}
-    if len(shapes) > 1:
-        raise DataError(f"the images of folder:{path} have {len(shapes)} different sizes, from {min(shapes)} to "
-                        f"{max(shapes)}; pass image_size, the side in pixels to resize them to (32, say).")
-    stack = torch.from_numpy(np.stack(images))
-    stack = stack[:, None] if mode == "L" else stack.permute(0, 3, 1, 2).contiguous()
-    return ImageSet(stack, np.array(labels), tuple(classes), path.name)
+    like: the (dtype, shape) of the training images; anything that does not fit raises TypeError or ValueError.
+    """
+    images = as_tensor(images)
+    if like is None:
+        check_values(images, "the images")
+        return images, False
+    dtype, shape = like
+    single = images.ndim == len(shape)
+    images = images[None] if single else images
+    if tuple(images.shape[1:]) != tuple(shape):
+        raise ValueError(f"images of shape {tuple(images.shape[single:])} do not fit; pass one image of shape "
+                         f"{tuple(shape)} or a batch (n, {', '.join(map(str, shape))}), like the training images.")
+    check_values(images, "the images")
+    if dtype == torch.uint8 and images.dtype != torch.uint8:
+        if not images.is_floating_point():
+            raise TypeError(f"images have dtype {images.dtype}; pass uint8 from 0 to 255, or float from 0 to 1.")
+        if images.min() < 0 or images.max() > 1:
+            raise ValueError(f"float images must lie between 0 and 1; these run from {images.min():.3g} to "
+                             f"{images.max():.3g}. Divide by 255, or pass uint8.")
+    elif dtype != torch.uint8 and images.is_floating_point() != dtype.is_floating_point:
+        raise TypeError(f"images have dtype {images.dtype}, the training images {dtype}; pass the same kind.")
+    return images, single

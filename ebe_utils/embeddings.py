@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from .checks import integer, one_of
-from .data import as_tensor, check_values
-from .model import evaluating, layer_name, layer_names, on_device, scale
+from .data import as_tensor, check_values, scale
+from .layers import layer_name, layer_names
+from .model import evaluating, on_device
 
 POOLINGS = ("none", "avg")
 

@@ -12,9 +12,10 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from .checks import integer
-from .data import as_tensor
-from .model import layer_name, on_device, scale
-from .neighbors import kneighbors
+from .data import as_tensor, scale
+from .layers import layer_name
+from .model import on_device
+from .search.index import kneighbors
 
 
 def forest_attributions(forest, X_train, X):

@@ -1,26 +1,18 @@
-"""Step 2, the network: ResNet18, its convolutional layers by the paper's numbers, and its checkpoint."""
+"""The network: ResNet18 as the paper trains it, running any network without changing it, and its checkpoint."""
 
 import contextlib
 import copy
 import json
-import numbers
-import os
-from collections.abc import Iterable
-from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from .checks import did_you_mean, integer, one_of
-from .data import as_image_set, as_tensor, check_values
+from .checks import integer, one_of
+from .data import as_image_set, as_tensor, scale
+from .files import read_tensors, write_tensors
 
 STEMS = ("imagenet", "cifar")
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class ResNet18(ResNet):
@@ -45,7 +37,7 @@ class ResNet18(ResNet):
         return super().forward(x.contiguous(memory_format=torch.channels_last))  # twice as fast on a CPU
 
 
-def resnet18(train_set, stem="imagenet", seed=0):
+def resnet18_for(train_set, stem="imagenet", seed=0):
     """An untrained ResNet18 with the channels, classes and pixel statistics of `train_set`.
 
     stem: "imagenet", torchvision's own (7 by 7 convolution with stride 2, max-pooling), or "cifar" (3 by 3, stride
@@ -66,106 +58,6 @@ def resnet18(train_set, stem="imagenet", seed=0):
     model.mean.copy_(mean[:, None, None])
     model.std.copy_((square - mean**2).clamp_min(0).sqrt().clamp_min(1e-3)[:, None, None])
     return model.to(memory_format=torch.channels_last).eval()
-
-
-def scale(images):
-    """uint8 images as float32 from 0 to 1; anything else as it is."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
-
-
-def as_batch(images, like=None):
-    """(batch, was_single): a tensor (n, *shape) from several images or one.
-
-    like: the (dtype, shape) of the training images; anything that does not fit raises TypeError or ValueError.
-    """
-    images = as_tensor(images)
-    if like is None:
-        check_values(images, "the images")
-        return images, False
-    dtype, shape = like
-    single = images.ndim == len(shape)
-    images = images[None] if single else images
-    if tuple(images.shape[1:]) != tuple(shape):
-        raise ValueError(f"images of shape {tuple(images.shape[single:])} do not fit; pass one image of shape "
-                         f"{tuple(shape)} or a batch (n, {', '.join(map(str, shape))}), like the training images.")
-    check_values(images, "the images")
-    if dtype == torch.uint8 and images.dtype != torch.uint8:
-        if not images.is_floating_point():
-            raise TypeError(f"images have dtype {images.dtype}; pass uint8 from 0 to 255, or float from 0 to 1.")
-        if images.min() < 0 or images.max() > 1:
-            raise ValueError(f"float images must lie between 0 and 1; these run from {images.min():.3g} to "
-                             f"{images.max():.3g}. Divide by 255, or pass uint8.")
-    elif dtype != torch.uint8 and images.is_floating_point() != dtype.is_floating_point:
-        raise TypeError(f"images have dtype {images.dtype}, the training images {dtype}; pass the same kind.")
-    return images, single
-
-
-# --- layers by number --------------------------------------------------------------------------------------------
-
-
-def conv_layers(model):
-    """{number: module name} of the convolutions, from shallow to deep, in the order of `named_modules()`.
-
-    For ResNet18 these are the paper's 20 layers (section 3.1), of which 8, 13 and 18 are the down-sampling ones.
-    """
-    names = [name for name, module in model.named_modules() if isinstance(module, _CONVOLUTIONS)]
-    return dict(enumerate(names, start=1))
-
-
-def layer_name(model, layer):
-    """Module name of a layer given by number or by name; ValueError names what there is."""
-    convs = conv_layers(model)
-    if isinstance(layer, str):
-        modules = dict(model.named_modules())
-        if layer in modules and layer:
-            return layer
-        raise ValueError(f"layer={layer!r} is no module of this network."
-                         f"{did_you_mean(layer, [m for m in modules if m])} "
-                         "`dict(model.named_modules())` lists them all.")
-    if not convs:
-        raise ValueError(f"layer={layer!r}: this network has no convolutions to number; pass a module name, one of "
-                         f"{', '.join(name for name, _ in model.named_modules() if name)}.")
-    return convs[integer("layer", layer, 1, len(convs), ", the convolutions from shallow to deep, or a module name")]
-
-
-def layer_names(model, layers="all"):
-    """{layer as given: module name}; "all" means every convolution by number."""
-    if isinstance(layers, str) and layers == "all":
-        layers = list(conv_layers(model)) or [1]
-    elif isinstance(layers, str | numbers.Integral):
-        layers = [layers]
-    if not isinstance(layers, Iterable):
-        raise TypeError(f"layers={layers!r} is a {type(layers).__name__}; pass 'all', or a list of numbers and module "
-                        "names.")
-    if len(layers := list(layers)) == 0:
-        raise ValueError("layers is empty; pass 'all', or a list of numbers and module names.")
-    names = [layer_name(model, layer) for layer in layers]
-    return {layer if isinstance(layer, str) else int(layer): name for layer, name in zip(layers, names, strict=True)}
-
-
-def layer_table(model, image_shape, n_images=None):
-    """The convolutions as a DataFrame: layer, name, kernel, stride, output shape, dimension.
-
-    With n_images, also the memory in MiB that float32 embeddings of that many images take.
-    """
-    shapes = {}
-    convs = {name: model.get_submodule(name) for name in conv_layers(model).values()}
-    hooks = [m.register_forward_hook(lambda m, i, out, name=n: shapes.update({name: tuple(out.shape[1:])}))
-             for n, m in convs.items()]
-    try:
-        with evaluating(model), torch.inference_mode():
-            model(torch.zeros(1, *image_shape, device=device_of(model)))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    rows = [{"layer": i, "name": name, "kernel": "×".join(map(str, convs[name].kernel_size)),
-             "stride": convs[name].stride[0], "output": "×".join(map(str, shapes[name])),
-             "dimension": int(np.prod(shapes[name]))} for i, name in conv_layers(model).items()]
-    table = pd.DataFrame(rows).set_index("layer")
-    return table if n_images is None else table.assign(MiB=(table["dimension"] * 4 * n_images / 2**20).round(1))
-
-
-# --- running a network without changing it -----------------------------------------------------------------------
 
 
 def device_of(model):
@@ -211,31 +103,6 @@ def predict_logits(model, images, batch_size=256, device="auto"):
     with evaluating(model), torch.inference_mode():
         parts = [model(scale(batch.to(device))).float().cpu() for batch in as_tensor(images).split(batch_size)]
     return torch.cat(parts).numpy()
-
-
-# --- checkpoint --------------------------------------------------------------------------------------------------
-
-
-def write_tensors(path, tensors, metadata):
-    """Write a safetensors file under a temporary name and rename it when it is whole."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, part, metadata)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def read_tensors(path):
-    """(tensors, metadata) of a safetensors file; ValueError if it is missing or damaged."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no checkpoint {path}; train the network first.") from None
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it and train again.") from None
 
 
 def _identity(model, data):

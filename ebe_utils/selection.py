@@ -11,23 +11,23 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from .attribution import NNK, EBEClassifier, check_weights, is_nnk, nnk_weights, softmax_weights, vote_weights
 from .checks import integer, one_of, real
-from .claims import paired
 from .data import as_image_set
 from .embeddings import embed
-from .evaluation import leave_one_out, log_loss, vote_shares
-from .model import layer_names
-from .neighbors import METRICS, check_k
-from .sweep import KS, LayerNeighbors, layer_neighbors
+from .explainer import EBEClassifier
+from .label_errors import leave_one_out
+from .layer_neighbors import LayerNeighbors, layer_neighbors
+from .layers import layer_names
+from .metrics import log_loss
+from .search.brute_force import METRICS
+from .search.engines import check_k
+from .tables import KS
+from .votes import NNK, check_weights, is_nnk, nnk_weights, softmax_weights, vote_shares, vote_weights
 
 CRITERIA = ("accuracy", "log_loss", "agreement")
 RULES = ("best", "one-error")
 ESTIMATES = ("held-out", "leave-one-out")
-WAYS = {"uniform": "uniform", "distance": "distance", "softmax": softmax_weights(), NNK: NNK}  # of weighting the votes
-
-
-# --- choosing ----------------------------------------------------------------------------------------------------
+WEIGHTINGS = {"uniform": "uniform", "distance": "distance", "softmax": softmax_weights(), NNK: NNK}
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Selection:
         return EBEClassifier(model, **self.settings, **options).fit(train_set)
 
 
-def split(train_set, share=0.2, seed=0):
+def holdout_split(train_set, share=0.2, seed=0):
     """(positions kept, positions held out) in `train_set`, each sorted; every class is divided alike.
 
     share: of the images that are held out, above 0 and below 1. The same for the same labels, share and seed.
@@ -95,13 +95,13 @@ def training_neighbors(model, train_set, layers="all", k=50, metric="cosine", po
 def _parts(train_set, estimate, share, seed):
     """(images that are searched, positions of those that are explained) of an estimate."""
     if one_of("estimate", estimate, ESTIMATES) == "held-out":
-        kept, held = split(train_set, share, seed)
+        kept, held = holdout_split(train_set, share, seed)
         return train_set.subset(kept), held
     every = _share(share, "at most 1") == 1
-    return train_set, np.arange(len(train_set)) if every else split(train_set, share, seed)[1]
+    return train_set, np.arange(len(train_set)) if every else holdout_split(train_set, share, seed)[1]
 
 
-def select(model, train_set, layers="all", ks=KS, metrics=("cosine", "euclidean"), weights=WAYS, pooling="none",
+def select(model, train_set, layers="all", ks=KS, metrics=("cosine", "euclidean"), weights=WEIGHTINGS, pooling="none",
            criterion="accuracy", rule="best", estimate="held-out", share=0.2, seed=0, **options):
     """Choose layer, k, metric and weights on held-out training images: a `Selection`. One sweep for each metric.
 
@@ -142,7 +142,8 @@ def select(model, train_set, layers="all", ks=KS, metrics=("cosine", "euclidean"
     return Selection(layer, int(k), metric, name, float(score), float(error), settings, table)
 
 
-def candidates(neighbors, model, train_set, test_set, ks, weights=WAYS, pooling="none", memory_budget=None, **options):
+def candidates(neighbors, model, train_set, test_set, ks, weights=WEIGHTINGS, pooling="none", memory_budget=None,
+               **options):
     """Yield ({"layer", "k", "metric", "weights"}, votes (n_test, classes)) for each candidate of `select`.
 
     neighbors: the `LayerNeighbors` of test_set among train_set, with the largest k at least. NNK takes what it needs
@@ -204,71 +205,3 @@ def _share(share, bound):
         raise ValueError(f"share={share} is out of range; pass the share of the images to hold out, above 0 and "
                          f"{bound}.")
     return share
-
-
-def compare(right, against, alpha=0.05):
-    """Predictors on the same images, each against one of them: accuracy, difference, low, high, p, a row for each.
-
-    right: {name: (n,) booleans, which images it gets right}; against: one of the names. difference: its accuracy
-    minus that one's, with the interval and p of `claims.paired`. alpha: for all rows together (Bonferroni).
-    """
-    one_of("against", against, tuple(right))
-    rows = np.stack([np.ones_like(right[against]), *right.values()]).astype(int)
-    names = ["all", *right]
-    together = pd.DataFrame(rows @ rows.T, names, names)
-    alpha = alpha / max(1, len(right) - 1)
-    return pd.DataFrame([{"name": name, "accuracy": right[name].mean(), **paired(together, name, against, alpha)}
-                         for name in right])
-
-
-# --- other metrics: linear maps after which cosine and Euclidean distance mean something else --------------------
-
-
-def zca(train, shrinkage="auto"):
-    """Whitening by ZCA (Bell & Sejnowski 1997): a function from rows (m, d) to whitened rows (m, d).
-
-    train: (n, d) embeddings, whose covariance C decides. Whitened by the inverse root of
-    (1 - shrinkage) C + shrinkage trace(C)/d I. shrinkage: from 0, which needs n > d, to 1 (centring alone), or "auto",
-    that of Ledoit & Wolf (2004). Of n and d, the smaller one is cubed in its cost.
-    """
-    train = np.asarray(train, dtype=float)
-    mean, (n, d) = train.mean(0), train.shape
-    centred = train - mean
-    values, vectors = np.linalg.eigh((centred @ centred.T if n < d else centred.T @ centred) / n)
-    keep = values > values[-1] * 1e-10
-    values, vectors = values[keep], vectors[:, keep]
-    scale, square = values.sum() / d, (values**2).sum()
-    if n < d:
-        vectors = centred.T @ vectors / np.sqrt(n * values)
-    if shrinkage == "auto":
-        noise = ((centred**2).sum(1) ** 2).sum() / n - square  # of the entries of C, times n
-        spread = square - d * scale**2
-        shrinkage = min(noise / n / spread, 1.0) if spread > 0 else 1.0
-    elif not 0 <= (0 if shrinkage == 0 else real("shrinkage", shrinkage)) <= 1:
-        raise ValueError(f"shrinkage={shrinkage} is out of range; pass a number from 0 to 1, or 'auto'.")
-    if shrinkage == 0 and len(values) < d:
-        raise ValueError(f"shrinkage=0 cannot whiten {n} rows of rank {len(values)} in {d} dimensions; pass a larger "
-                         "one, or 'auto'.")
-    rest = (shrinkage * scale) ** -0.5 if len(values) < d else 0.0  # of the directions without variance
-    factors = ((1 - shrinkage) * values + shrinkage * scale) ** -0.5 - rest
-    return lambda rows: ((rows - mean) @ vectors * factors) @ vectors.T + rest * (rows - mean)
-
-
-def lda(train, labels, directions=256):
-    """Linear discriminant analysis: a function from rows (m, d) to discriminants (m, at most classes - 1).
-
-    Within-class covariance becomes the identity, up to shrinkage (Ledoit & Wolf's), so Euclidean distance is the
-    natural one after it. scikit-learn's, after a cut to as many principal directions as asked for.
-    """
-    from sklearn.decomposition import PCA
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-    from sklearn.pipeline import make_pipeline
-
-    directions = min(directions, train.shape[1], len(train) - 1)
-    return make_pipeline(PCA(directions, svd_solver="randomized", random_state=0),
-                         LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto")).fit(train, labels).transform
-
-
-def concatenated(embeddings):
-    """Several layers as one, (n, sum of d): rows of length one side by side; its cosine is the mean of theirs."""
-    return np.concatenate([e / np.linalg.norm(e, axis=1, keepdims=True).clip(1e-12) for e in embeddings], axis=1)

@@ -105,10 +105,10 @@ def small():
 @pytest.fixture(scope="session")
 def trained(small):
     """A ResNet18 trained for two epochs on 200 digits."""
-    from ebe_utils import resnet18, train
+    from ebe_utils import resnet18_for, train
 
     with _one_thread():
-        return train(resnet18(small[0]), small[0], epochs=2, batch_size=50, progress=False)
+        return train(resnet18_for(small[0]), small[0], epochs=2, batch_size=50, progress=False)
 
 
 @pytest.fixture

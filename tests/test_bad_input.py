@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ebe_utils import EBEClassifier, ImageSet, checks, layer_neighbors, load_dataset, resnet18, train
+from ebe_utils import EBEClassifier, ImageSet, layer_neighbors, load_dataset, resnet18_for, train
+from ebe_utils.checks import did_you_mean, integer, real
 
 GREY = ImageSet(np.zeros((4, 1, 8, 8), np.uint8), [0, 1, 0, 1])
 
@@ -25,16 +26,16 @@ GREY = ImageSet(np.zeros((4, 1, 8, 8), np.uint8), [0, 1, 0, 1])
       for size, error in ((0, ValueError), (-3, ValueError), ("32", TypeError), (2.5, TypeError), (True, TypeError))),
     # what stands where a data set belongs
     *((lambda net, use=use, given=given: use(net, given), TypeError, "has no images and labels")
-      for use in (lambda net, data: resnet18(data), lambda net, data: train(net, data),
+      for use in (lambda net, data: resnet18_for(data), lambda net, data: train(net, data),
                   lambda net, data: EBEClassifier(net).fit(data), lambda net, data: layer_neighbors(net, data, GREY))
       for given in (None, "digits", torch.zeros(2, 1, 8, 8), {"images": 1})),
     (lambda net: EBEClassifier(net).fit(GREY.images, [0, 1]), ValueError, "do not match 4 images"),
     (lambda net: EBEClassifier(net).fit(GREY.images, [0.5] * 4), TypeError, "integer class indices"),
     (lambda net: EBEClassifier(net).fit(GREY.images * np.nan, GREY.labels), ValueError, "NaN"),
     # the network
-    (lambda net: resnet18(GREY, stem="imagent"), ValueError, "Did you mean 'imagenet'"),
-    (lambda net: resnet18(GREY, seed="0"), TypeError, "seed='0' is a str"),
-    (lambda net: resnet18(GREY, seed=-1), ValueError, "seed=-1"),
+    (lambda net: resnet18_for(GREY, stem="imagent"), ValueError, "Did you mean 'imagenet'"),
+    (lambda net: resnet18_for(GREY, seed="0"), TypeError, "seed='0' is a str"),
+    (lambda net: resnet18_for(GREY, seed=-1), ValueError, "seed=-1"),
     (lambda net: layer_neighbors(net, GREY, GREY, k=5), ValueError, r"k=5.*there are 4 training images"),
     (lambda net: layer_neighbors(net, GREY, GREY, [1], k=None), TypeError, "k=None is a NoneType"),
 ])
@@ -44,23 +45,23 @@ def test_mistakes_are_named(tiny_net, call, error, words):
 
 
 def test_suggestions_are_made_for_near_words_only():
-    assert checks.did_you_mean("cosin", ["cosine", "euclidean"]) == " Did you mean 'cosine'?"
-    assert checks.did_you_mean("xyz", ["cosine", "euclidean"]) == ""
+    assert did_you_mean("cosin", ["cosine", "euclidean"]) == " Did you mean 'cosine'?"
+    assert did_you_mean("xyz", ["cosine", "euclidean"]) == ""
 
 
 def test_integers():
-    assert checks.integer("k", np.int64(3), 1, 5) == 3 and type(checks.integer("k", np.int64(3))) is int
-    assert checks.integer("k", 1, 1, 1) == 1
+    assert integer("k", np.int64(3), 1, 5) == 3 and type(integer("k", np.int64(3))) is int
+    assert integer("k", 1, 1, 1) == 1
     for value, error in ((0, ValueError), (6, ValueError), (2.0, TypeError), (True, TypeError), ("2", TypeError)):
         with pytest.raises(error, match="pass an integer from 1 to 5"):
-            checks.integer("k", value, 1, 5)
+            integer("k", value, 1, 5)
     with pytest.raises(TypeError, match=r"pass an integer\.$"):
-        checks.integer("k", None)
+        integer("k", None)
 
 
 def test_real_numbers():
-    assert checks.real("rate", np.float32(0.5)) == 0.5 and checks.real("rate", 2) == 2.0
+    assert real("rate", np.float32(0.5)) == 0.5 and real("rate", 2) == 2.0
     for value, error in ((0, ValueError), (-1.0, ValueError), (float("nan"), ValueError), (float("inf"), ValueError),
                          (True, TypeError), ("1", TypeError), (1j, TypeError)):
         with pytest.raises(error, match="greater than 0"):
-            checks.real("rate", value)
+            real("rate", value)

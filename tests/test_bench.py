@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ebe_utils import bench
+from ebe_utils.upkeep.benchmark import main
+from ebe_utils.upkeep.benchmark_tables import ROWS, _agreement
 
-WAYS = ["limits", "sklearn", "engine=torch", "engine=shortlist"]
+WAYS = ["limits", "sklearn", "engine=torch", "engine=bounded"]
 
 
 def measured_here(command, **_):
-    bench.main(command[3:])
+    main(command[3:])
     return types.SimpleNamespace(returncode=0)
 
 
@@ -22,9 +23,9 @@ def saved(tmp_path_factory):
     """The tables of a small benchmark whose ways are measured in this process."""
     folder = tmp_path_factory.mktemp("bench")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.subprocess, "run", measured_here)
-        patch.setattr(bench, "_MUCH", 1e7)
-        bench.main(["TRAIN=320", "TEST=60", "--layers", "1", "14", "--epochs", "1", "--queries", "20", "--growth", "10",
+        patch.setattr("ebe_utils.upkeep.benchmark.subprocess.run", measured_here)
+        patch.setattr("ebe_utils.upkeep.benchmark._MUCH", 1e7)
+        main(["TRAIN=320", "TEST=60", "--layers", "1", "14", "--epochs", "1", "--queries", "20", "--growth", "10",
                     "--save", str(folder), "--ways", *WAYS])
     return {file.stem: pd.read_csv(file) for file in folder.glob("*.csv")} | {
         "about": json.loads((folder / "about.json").read_text())}
@@ -32,8 +33,8 @@ def saved(tmp_path_factory):
 
 def test_ways_agree_and_ratios_are_of_the_same_table(saved):
     table = saved["table"].set_index("way")
-    ways = [bench.ROWS[row] for row in ("paper", "sklearn", "engine=torch", "engine=shortlist")]
-    assert table.index.tolist() == [bench.ROWS["forward"], bench.ROWS["limit"], *ways]
+    ways = [ROWS[row] for row in ("paper", "sklearn", "engine=torch", "engine=bounded")]
+    assert table.index.tolist() == [ROWS["forward"], ROWS["limit"], *ways]
     assert (table.loc[ways, "other votes"] == ["0 of 240", "0 of 240", "0 of 240", "0 of 240"]).all()
     assert table.loc[ways[2], "other neighbours"] == "0 of 6,000"
     assert (table.loc[ways, "distances differ by"] < 1e-6).all()
@@ -45,30 +46,30 @@ def test_ways_agree_and_ratios_are_of_the_same_table(saved):
 
 
 def test_one_way_alone(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(bench.subprocess, "run", measured_here)
-    bench.main(["--train", "60", "--test", "20", "--layers", "14", "--epochs", "1", "--ways", "engine=torch"])
-    assert bench.ROWS["engine=torch"] in capsys.readouterr().out
+    monkeypatch.setattr("ebe_utils.upkeep.benchmark.subprocess.run", measured_here)
+    main(["--train", "60", "--test", "20", "--layers", "14", "--epochs", "1", "--ways", "engine=torch"])
+    assert ROWS["engine=torch"] in capsys.readouterr().out
 
 
 def test_disagreement_is_counted(tmp_path):
     at = np.arange(12).reshape(3, 4)
-    np.savez(tmp_path / "engine=shortlist.npz", rows=[0, 1, 2], **{"indices.5": at, "distances.5": at / 100})
+    np.savez(tmp_path / "engine=bounded.npz", rows=[0, 1, 2], **{"indices.5": at, "distances.5": at / 100})
     np.savez(tmp_path / "paper.npz", rows=[0, 1, 2], **{"votes.5": at})
     np.savez(tmp_path / "sklearn.npz", rows=[2, 7], **{"indices.5": at[[2, 2]] + [0, 1, 0, 2], "votes.5": at[[2, 1]],
                                                       "distances.5": at[[2, 2]] / 100 + 0.25})
-    found = bench._agreement(tmp_path, "sklearn")
+    found = _agreement(tmp_path, "sklearn")
     assert found["other neighbours"] == "2 of 4"
     assert found["other votes"] == "0 of 4"
     assert found["distances differ by"] == pytest.approx(0.25)
-    assert bench._agreement(tmp_path, "paper") == {"other votes": "0 of 12"}
+    assert _agreement(tmp_path, "paper") == {"other votes": "0 of 12"}
 
 
 def test_layers_and_growth_are_tidy(saved):
     layers, growth = saved["layers"], saved["growth"]
     assert (layers.groupby("way")["layer"].apply(list).map(tuple) == (1, 14)).all()
     assert (layers.set_index("layer").loc[14, "dimension"] == 1024).all()
-    assert layers.loc[layers["way"] == "engine=shortlist", "compared"].between(0, 1).all()
+    assert layers.loc[layers["way"] == "engine=bounded", "compared"].between(0, 1).all()
     assert growth.groupby("way")["training images"].apply(list).map(tuple).unique().tolist() == [(20, 40, 80, 160, 320)]
-    assert set(growth["way"]) == {"forward", "limit", "engine=shortlist"}
+    assert set(growth["way"]) == {"forward", "limit", "engine=bounded"}
     assert saved["about"]["training images"] == 320
     assert saved["about"]["versions"].keys() >= {"torch", "scikit-learn"}

@@ -6,15 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ebe_utils.claims import draw_accuracies, judge_claims, paired
-from ebe_utils.sweep import KS
+from ebe_utils.statistics import draw_accuracies, paired_difference
+from ebe_utils.study.claims import judge_claims
+from ebe_utils.tables import KS
 
 N = 10_000
 IMAGES = np.arange(N)
 
 
 def together(changes=(), network=0.7, seed=None, ks=KS, layers=range(21)):
-    """`right_together` for accuracy 0.8 everywhere; changes: {(layer, k): accuracy}, with None for every k.
+    """`joint_correctness` for accuracy 0.8 everywhere; changes: {(layer, k): accuracy}, with None for every k.
 
     Predictors get the first images right, or, with a seed, images at random. Of the first images, two predictors of the
     same accuracy get the same ones right, so that differences have the smallest intervals.
@@ -67,13 +68,13 @@ DOES_NOT_HOLD = [
 def test_paired_by_hand():
     found = pd.DataFrame([[100, 60, 52], [60, 60, 50], [52, 50, 52]], index=["all", "a", "b"],
                          columns=["all", "a", "b"])
-    measured = paired(found, "a", "b")  # 10 images only a gets right, 2 only b
+    measured = paired_difference(found, "a", "b")  # 10 images only a gets right, 2 only b
     half = 1.959964 * np.sqrt(12 - 64 / 100) / 100
     assert measured == pytest.approx({"difference": 0.08, "low": 0.08 - half, "high": 0.08 + half,
                                       "p": 2 * (1 + 12 + 66) / 2**12})
-    back = paired(found, "b", "a")
+    back = paired_difference(found, "b", "a")
     assert (back["low"], back["high"], back["p"]) == pytest.approx((-measured["high"], -measured["low"], measured["p"]))
-    assert paired(found, "a", "a") == {"difference": 0, "low": 0, "high": 0, "p": 1}
+    assert paired_difference(found, "a", "a") == {"difference": 0, "low": 0, "high": 0, "p": 1}
 
 
 def test_drawn_accuracies_are_as_a_bootstrap_draws_them():
@@ -143,7 +144,7 @@ def test_tables_that_cannot_answer(found):
 
 def test_unknown_predictors():
     with pytest.raises(ValueError, match="predictor='14/7' is unknown; choose one of all, network, 0/1, 0/3"):
-        paired(together(), "14/7", "network")
+        paired_difference(together(), "14/7", "network")
 
 
 @pytest.mark.parametrize("claim, dataset, changes", [

@@ -15,8 +15,9 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors
 from torchvision import datasets
 
-from ebe_utils import ImageSet, data, load_dataset
-from ebe_utils.data import DataError, as_image_set, data_root, random_part
+from ebe_utils import ImageSet, load_dataset
+from ebe_utils.data import DataError, as_image_set, random_part
+from ebe_utils.datasets import data_root
 
 # --- digits --------------------------------------------------------------------------------------------------------
 
@@ -119,7 +120,7 @@ def mnist(tmp_path, monkeypatch):
         (folder / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, n) + labels.tobytes())
     for file in folder.iterdir():
         sums[f"MNIST/raw/{file.name}"] = hashlib.md5(file.read_bytes()).hexdigest()
-    monkeypatch.setattr(data, "_MD5", sums)
+    monkeypatch.setattr("ebe_utils.datasets._MD5", sums)
     return tmp_path, *kept
 
 
@@ -147,7 +148,7 @@ def test_cifar10_files_are_read_as_they_are(tmp_path, monkeypatch):
         rows.append(rng.integers(0, 256, (2, 3072)).astype(np.uint8))
         (folder / name).write_bytes(pickle.dumps({"data": rows[-1], "labels": [3, 7]}))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class {i}" for i in range(10)]}))
-    monkeypatch.setattr(data, "_MD5", {f"{folder.name}/{f.name}": hashlib.md5(f.read_bytes()).hexdigest()
+    monkeypatch.setattr("ebe_utils.datasets._MD5", {f"{folder.name}/{f.name}": hashlib.md5(f.read_bytes()).hexdigest()
                                        for f in folder.iterdir()})
     monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda self: True)
     monkeypatch.setattr(datasets.cifar, "check_integrity", lambda *args: True)

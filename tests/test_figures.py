@@ -7,15 +7,25 @@ import pytest
 import torch
 from matplotlib.colors import to_rgba
 
-from ebe_utils import figures, report
-from ebe_utils.figures import RIGHT, WRONG, accuracy_figure, layers_figure, neighbors_figure, save_figure
-from ebe_utils.sweep import LayerNeighbors
+from ebe_utils.layer_neighbors import LayerNeighbors
+from ebe_utils.study.figures import (
+    RIGHT,
+    WRONG,
+    accuracy_figure,
+    image_grid,
+    layers_figure,
+    neighbors_figure,
+    save_figure,
+    structure_figure,
+    style,
+)
+from ebe_utils.study.report import check, show_table
 
 
 @pytest.fixture(autouse=True)
 def own_style():
     with plt.rc_context():
-        figures.style()
+        style()
         yield
     plt.close("all")
 
@@ -143,7 +153,7 @@ def test_layers_figure_draws_the_neighbors(neighbors, stripes):
 
 
 def test_structure_figure_names_what_it_shows(explanations):
-    figure, data = figures.structure_figure(explanations[0])
+    figure, data = structure_figure(explanations[0])
     explanation = explanations[0]
     texts = " ".join(text.get_text() for text in figure.axes[0].texts)
     for words in ("$l$ = 14", "$k$ = 12", "cosine", "20 convolutions",
@@ -155,7 +165,7 @@ def test_structure_figure_names_what_it_shows(explanations):
 
 def test_image_grid_and_colour_images():
     images = torch.arange(3 * 3 * 4 * 5).reshape(3, 3, 4, 5).to(torch.uint8)
-    figure = figures.image_grid(images, ["a", "b", "c"], columns=2)
+    figure = image_grid(images, ["a", "b", "c"], columns=2)
     assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c", ""]
     for axis, image in zip(figure.axes[:3], images, strict=True):
         np.testing.assert_allclose(shown_in(axis), image.permute(1, 2, 0) / 255, atol=1e-6)
@@ -190,7 +200,7 @@ def test_the_same_figure_is_saved_as_the_same_files(sweep, tmp_path):
     (0.1, {"at_most": 0.1}, "accuracy 0.1000 ≤ 0.1"), (np.float32(2), {"at_least": 2}, "accuracy 2.0000 ≥ 2"),
     (0.5, {"at_least": 0.25, "at_most": 0.75}, "accuracy 0.5000 ≥ 0.25 ≤ 0.75"), (True, {}, "accuracy")])
 def test_check_passes(capsys, value, bounds, line):
-    report.check("accuracy", value, **bounds)
+    check("accuracy", value, **bounds)
     assert capsys.readouterr().out == f"PASS {line}\n"
 
 
@@ -201,13 +211,13 @@ def test_check_passes(capsys, value, bounds, line):
     (0, {}, "accuracy")])
 def test_check_fails(capsys, value, bounds, line):
     with pytest.raises(AssertionError) as caught:
-        report.check("accuracy", value, **bounds)
+        check("accuracy", value, **bounds)
     assert str(caught.value) == f"FAIL {line}" and not capsys.readouterr().out
 
 
 def test_tables_mark_what_was_measured(monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda found: shown.append(found.data))
-    report.show_table(pd.DataFrame({"name": ["<b>", "c"], "accuracy": [0.12345, 1.0]}), measured=["accuracy"])
+    show_table(pd.DataFrame({"name": ["<b>", "c"], "accuracy": [0.12345, 1.0]}), measured=["accuracy"])
     assert '<span class="measured">0.123</span>' in shown[0] and '<span class="measured">1.000</span>' in shown[0]
     assert "&lt;b&gt;" in shown[0] and "<b>" not in shown[0] and shown[0].count("measured") == 2

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ebe_utils import ImageSet, conv_layers, embed, layer_table, load_model, model, resnet18, save_model
-from ebe_utils.model import as_batch, device_of, evaluating, layer_name, layer_names, on_device, predict_logits, scale
+from ebe_utils import ImageSet, conv_layers, embed, layer_table, load_model, resnet18_for, save_model
+from ebe_utils.data import as_batch, scale
+from ebe_utils.files import read_tensors, write_tensors
+from ebe_utils.layers import layer_name, layer_names
+from ebe_utils.model import device_of, evaluating, on_device, predict_logits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -26,7 +30,7 @@ def colour():
 
 
 def test_resnet18_is_torchvisions_on_standardised_images(colour):
-    net = resnet18(colour, seed=3)
+    net = resnet18_for(colour, seed=3)
     theirs = torchvision.models.resnet18(num_classes=10).eval()
     theirs.load_state_dict({k: v for k, v in net.state_dict().items() if k not in ("mean", "std")})
     pixels = colour.images.numpy() / 255
@@ -40,14 +44,14 @@ def test_resnet18_is_torchvisions_on_standardised_images(colour):
 
 def test_seed_decides_the_weights_and_leaves_the_global_generator_alone(small):
     state = torch.get_rng_state()
-    first, again, other = (resnet18(small[0], seed=seed).state_dict() for seed in (0, 0, 1))
+    first, again, other = (resnet18_for(small[0], seed=seed).state_dict() for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert not torch.equal(first["layer3.1.conv1.weight"], other["layer3.1.conv1.weight"])
 
 
 def test_new_network_fits_its_data_set(small, colour):
-    grey, rgb = resnet18(small[0]), resnet18(colour, "cifar")
+    grey, rgb = resnet18_for(small[0]), resnet18_for(colour, "cifar")
     assert (grey.conv1.in_channels, grey.fc.out_features, grey.training) == (1, 10, False)
     assert (rgb.conv1.in_channels, rgb.conv1.kernel_size, rgb.conv1.stride) == (3, (3, 3), (1, 1))
     assert isinstance(rgb.maxpool, nn.Identity)
@@ -55,12 +59,12 @@ def test_new_network_fits_its_data_set(small, colour):
 
 def test_constant_images_give_finite_outputs():
     data = ImageSet(np.full((4, 1, 28, 28), 9, np.uint8), [0, 1, 0, 1])
-    assert np.isfinite(predict_logits(resnet18(data), data.images)).all()
+    assert np.isfinite(predict_logits(resnet18_for(data), data.images)).all()
 
 
 def test_resnet18_needs_images():
     with pytest.raises(ValueError, match=r"shape \(7,\)"):
-        resnet18(ImageSet(np.zeros((2, 7)), [0, 1]))
+        resnet18_for(ImageSet(np.zeros((2, 7)), [0, 1]))
 
 
 def test_predicted_logits_do_not_depend_on_the_batch_size(trained, small):
@@ -86,7 +90,7 @@ def test_layers_are_numbered_as_in_the_paper(trained):
                                                 ((3, 32, 32), "cifar", 614_400)])
 def test_dimensions_of_all_layers(shape, stem, total):
     data = ImageSet(np.zeros((2, *shape), np.uint8), [0, 1])
-    net = resnet18(data, stem)
+    net = resnet18_for(data, stem)
     table = layer_table(net, shape, n_images=1000)
     assert table["dimension"].sum() == total
     assert {i: e.shape[1] for i, e in embed(net, data.images).items()} == table["dimension"].to_dict()
@@ -171,7 +175,7 @@ def checkpoint(tmp_path, trained, small):
 
 
 def test_checkpoint_brings_back_the_network_frozen(checkpoint, trained, small):
-    net = load_model(checkpoint, resnet18(small[0], seed=9), small[0])
+    net = load_model(checkpoint, resnet18_for(small[0], seed=9), small[0])
     np.testing.assert_array_equal(predict_logits(net, small[1].images), predict_logits(trained, small[1].images))
     assert torch.equal(net.mean, trained.mean) and not net.training
     assert not any(p.requires_grad for p in net.parameters())
@@ -181,10 +185,10 @@ def test_checkpoint_brings_back_the_network_frozen(checkpoint, trained, small):
 def test_checkpoint_of_something_else_is_refused(checkpoint, small, colour, tiny_net):
     train = small[0]
     for net, data, words in (
-            (resnet18(train, "cifar"), train, "stem imagenet, but this is cifar"),
-            (resnet18(train), replace(train, name="mnist"), "dataset digits, but this is mnist"),
-            (resnet18(train), replace(train, classes=tuple("abcdefghij")), "classes"),
-            (resnet18(colour), replace(colour, name="digits"), "image_shape 1×28×28, but this is 3×32×32"),
+            (resnet18_for(train, "cifar"), train, "stem imagenet, but this is cifar"),
+            (resnet18_for(train), replace(train, name="mnist"), "dataset digits, but this is mnist"),
+            (resnet18_for(train), replace(train, classes=tuple("abcdefghij")), "classes"),
+            (resnet18_for(colour), replace(colour, name="digits"), "image_shape 1×28×28, but this is 3×32×32"),
             (tiny_net, train, "architecture ResNet18, but this is Sequential")):
         with pytest.raises(ValueError, match=words):
             load_model(checkpoint, net, data)
@@ -192,16 +196,16 @@ def test_checkpoint_of_something_else_is_refused(checkpoint, small, colour, tiny
 
 def test_checkpoint_with_other_tensors_is_refused(checkpoint, small):
     tensors = {name: value.clone() for name, value in load_file(checkpoint).items()}  # the file is mapped, and written
-    with model.safe_open(checkpoint, "pt") as file:
+    with safe_open(checkpoint, "pt") as file:
         metadata = file.metadata()
     for change in ({"fc.weight": torch.zeros(3, 512)}, {"extra": torch.zeros(1)}):
         save_file(tensors | change, checkpoint, metadata)
         with pytest.raises(ValueError, match=f"other tensors.*{next(iter(change))}"):
-            load_model(checkpoint, resnet18(small[0]), small[0])
+            load_model(checkpoint, resnet18_for(small[0]), small[0])
     del tensors["conv1.weight"]
     save_file(tensors, checkpoint, metadata)
     with pytest.raises(ValueError, match="other tensors.*conv1.weight"):
-        load_model(checkpoint, resnet18(small[0]), small[0])
+        load_model(checkpoint, resnet18_for(small[0]), small[0])
 
 
 @pytest.mark.parametrize("damage", [lambda raw: b"", lambda raw: b"garbage" * 99, lambda raw: raw[:len(raw) // 2],
@@ -209,32 +213,32 @@ def test_checkpoint_with_other_tensors_is_refused(checkpoint, small):
 def test_damaged_checkpoint(checkpoint, small, damage):
     checkpoint.write_bytes(damage(checkpoint.read_bytes()))
     with pytest.raises(ValueError, match="model.safetensors is damaged.*train again"):
-        load_model(checkpoint, resnet18(small[0]), small[0])
+        load_model(checkpoint, resnet18_for(small[0]), small[0])
 
 
 def test_missing_checkpoint(tmp_path, small):
     with pytest.raises(FileNotFoundError, match="train the network first"):
-        load_model(tmp_path / "model.safetensors", resnet18(small[0]), small[0])
+        load_model(tmp_path / "model.safetensors", resnet18_for(small[0]), small[0])
 
 
 def test_a_second_write_replaces_the_first(tmp_path):
     for value in (1., 2.):
-        model.write_tensors(tmp_path / "x", {"a": torch.tensor(value)}, {"value": str(value)})
-    tensors, metadata = model.read_tensors(tmp_path / "x")
+        write_tensors(tmp_path / "x", {"a": torch.tensor(value)}, {"value": str(value)})
+    tensors, metadata = read_tensors(tmp_path / "x")
     assert tensors["a"] == 2 and metadata == {"value": "2.0"} and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_half_one(tmp_path, monkeypatch):
     path = tmp_path / "x.safetensors"
-    model.write_tensors(path, {"a": torch.ones(2)}, {"what": "old"})
+    write_tensors(path, {"a": torch.ones(2)}, {"what": "old"})
 
     def fail(tensors, part, metadata):
         part.write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(model, "save_file", fail)
+    monkeypatch.setattr("ebe_utils.files.save_file", fail)
     with pytest.raises(OSError, match="no space"):
-        model.write_tensors(path, {"a": torch.zeros(2)}, {"what": "new"})
-    tensors, metadata = model.read_tensors(path)
+        write_tensors(path, {"a": torch.zeros(2)}, {"what": "new"})
+    tensors, metadata = read_tensors(path)
     assert tensors["a"].tolist() == [1, 1] and metadata == {"what": "old"}
     assert list(tmp_path.iterdir()) == [path]

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from ebe_utils.pipeline import EXPERIMENT, notebook_paths
-from ebe_utils.runs import Parameters
+from ebe_utils.study.notebooks import EXPERIMENT, notebook_paths
+from ebe_utils.study.parameters import Parameters
 
 PATHS = notebook_paths()
 COMPARED = {"00_start_here": 6, "01_train": 5, "02_embeddings": 6, "03_attribution": 6, "04_layer_sweep": 5,

@@ -6,7 +6,7 @@ import tomllib
 import pandas as pd
 import yaml
 
-from ebe_utils.pipeline import CHECKOUT
+from ebe_utils.upkeep.publishing import CHECKOUT
 
 CONDA = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}
 

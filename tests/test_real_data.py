@@ -3,9 +3,10 @@
 import pandas as pd
 import pytest
 
-from ebe_utils.data import DataError, data_root, load_dataset
-from ebe_utils.pipeline import run_notebooks
-from ebe_utils.runs import Parameters
+from ebe_utils.data import DataError
+from ebe_utils.datasets import data_root, load_dataset
+from ebe_utils.study.notebooks import run_notebooks
+from ebe_utils.study.parameters import Parameters
 
 FILES = {"mnist": "MNIST/raw/train-images-idx3-ubyte", "fashion_mnist": "FashionMNIST/raw/train-images-idx3-ubyte",
          "cifar10": "cifar-10-batches-py/data_batch_1"}

@@ -9,24 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ebe_utils import reference, runs
-from ebe_utils.__main__ import main
-from ebe_utils.claims import judge_claims
-from ebe_utils.figures import accuracy_figure
-from ebe_utils.pipeline import CHECKOUT
-from ebe_utils.reference import (
-    choices_table,
-    evaluation_table,
-    groups,
-    keep_results,
-    markdown,
-    results_table,
-    seeds_table,
-    update_readme,
-    verdicts_table,
-)
-from ebe_utils.runs import Run, RunError
-from ebe_utils.sweep import LayerNeighbors, save_tables
+from ebe_utils.layer_neighbors import LayerNeighbors
+from ebe_utils.study.claims import judge_claims
+from ebe_utils.upkeep.__main__ import main
+from ebe_utils.study.figures import accuracy_figure
+from ebe_utils.study.results import choices_table, evaluation_table, groups, results_table, seeds_table, verdicts_table
+from ebe_utils.study.run import Run
+from ebe_utils.study.step import RunError
+from ebe_utils.tables import save_tables
+from ebe_utils.upkeep.committed import keep_results, markdown, update_readme
+from ebe_utils.upkeep.publishing import CHECKOUT
 
 SEEDS = (3, 4)
 KEPT = {"train": {"history.csv"}, "sweep": {"sweep.csv", "together.csv", "votes.csv"}, "taps": {"taps.csv"},
@@ -67,7 +59,7 @@ def finished(seed):
 def kept(tmp_path, monkeypatch):
     """Runs of two seeds, kept, the higher seed first."""
     monkeypatch.setenv("EBE_RUNS_DIR", str(tmp_path / "runs"))
-    monkeypatch.setattr(runs, "REFERENCE", tmp_path / "reference")
+    monkeypatch.setattr("ebe_utils.study.run.reference_root", lambda: tmp_path / "reference")
     found = [finished(seed) for seed in SEEDS]
     for run in reversed(found):
         assert keep_results(run, tmp_path / "reference", tmp_path / "figures") == tmp_path / "reference" / run.name
@@ -110,10 +102,10 @@ def test_they_are_opened_where_there_is_no_run(kept, tmp_path, capsys):
 
 def test_runs_that_are_done_again_go_through_all_notebooks_that_are_kept(kept, tmp_path, monkeypatch):
     again = {}
-    monkeypatch.setattr("ebe_utils.__main__.REFERENCE", tmp_path / "reference")
-    monkeypatch.setattr("ebe_utils.__main__.run_notebooks", lambda p, only: again.update({p.seed: only}))
+    monkeypatch.setattr("ebe_utils.upkeep.__main__.REFERENCE", tmp_path / "reference")
+    monkeypatch.setattr("ebe_utils.upkeep.__main__.run_notebooks", lambda p, only: again.update({p.seed: only}))
     for name in ("keep_results", "update_readme"):
-        monkeypatch.setattr(f"ebe_utils.__main__.{name}", lambda *given: None)
+        monkeypatch.setattr(f"ebe_utils.upkeep.__main__.{name}", lambda *given: None)
     assert main(["reference"]) == 0
     usual = ["01_train", "04_layer_sweep", "05_figures", "07_claims"]
     assert again == {SEEDS[0]: [*usual, "09_choosing"], SEEDS[1]: usual}
@@ -150,7 +142,7 @@ def test_verdicts_are_counted_over_the_seeds(kept, monkeypatch):
     def judge(together, dataset, k):
         return pd.DataFrame({"claim": ["1"], "text": ["A claim (layer 7)"], "verdict": [next(verdicts)]})
 
-    monkeypatch.setattr(reference, "judge_claims", judge)
+    monkeypatch.setattr("ebe_utils.study.results.judge_claims", judge)
     for same, expected in ((kept, "holds (1 of 2), undecided (1 of 2)"), (kept, "holds (2 of 2)"), (kept[:1], "–")):
         assert verdicts_table(same).to_dict("records") == [{"claim": "1: A claim", "digits-quick": expected}]
 

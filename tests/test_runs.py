@@ -12,8 +12,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ebe_utils import load_dataset, resnet18, runs, save_model
-from ebe_utils.runs import Parameters, Run, RunError, runs_root
+from ebe_utils import load_dataset, resnet18_for, save_model
+from ebe_utils.files import write_text
+from ebe_utils.study.parameters import PROFILES, Parameters
+from ebe_utils.study.run import Run, runs_root
+from ebe_utils.study.step import RunError
 
 
 @pytest.fixture(autouse=True)
@@ -163,7 +166,7 @@ def test_the_command_can_be_pasted_into_a_shell():
 
 
 def test_profiles_limit_the_data(monkeypatch):
-    monkeypatch.setitem(runs.PROFILES, "quick", (100, 30, 5))
+    monkeypatch.setitem(PROFILES, "quick", (100, 30, 5))
     for options, sizes in (({}, (100, 30)), ({"profile": "paper"}, (1437, 360)), ({"n_train": 50}, (50, 30)),
                            ({"n_train": 200, "n_test": 9}, (200, 9))):
         assert tuple(len(part) for part in Run(Parameters(**options)).load_data()) == sizes
@@ -206,7 +209,7 @@ def test_parameters_that_do_not_fit_the_data_are_found_before_any_work(options, 
 
 def test_the_trained_network_is_loaded_for_the_data_it_was_trained_on(small):
     run = Run.start()
-    net = resnet18(small[0], seed=4)
+    net = resnet18_for(small[0], seed=4)
     with run.step("train", inputs={"train": small[0].fingerprint()}) as step:
         save_model(step.path("model.safetensors"), net, small[0])
     assert torch.equal(run.load_model(small[0]).conv1.weight, net.conv1.weight)
@@ -244,7 +247,7 @@ def test_the_manifest_records_every_file_and_what_made_it():
 def test_a_step_adds_files_in_further_blocks_even_later_and_its_seconds_are_those_of_all(monkeypatch):
     run, clock = Run.start(), iter([10.0, 12.5, 100.0, 103.0, 200.0, 300.0, 301.5])
     step = run.step("train")
-    monkeypatch.setattr(runs, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr("ebe_utils.study.step.time", SimpleNamespace(perf_counter=lambda: next(clock)))
 
     def add(name):
         with step:
@@ -368,7 +371,7 @@ def test_a_file_where_a_steps_folder_belongs():
 
 
 def test_another_process_holds_the_run():
-    code = ("from ebe_utils.runs import Run\n"
+    code = ("from ebe_utils.study.run import Run\n"
             "with Run.start(run='shared').step('train') as step:\n"
             "    print('inside', flush=True)\n"
             "    step.path('result.txt').write_text(input())\n")
@@ -390,7 +393,7 @@ def test_another_process_holds_the_run():
 
 def test_a_text_that_cannot_be_written_keeps_the_old_file(tmp_path):
     path = tmp_path / "x.txt"
-    runs.write_text(path, "old")
+    write_text(path, "old")
     with pytest.raises(UnicodeEncodeError):
-        runs.write_text(path, "\ud800")
+        write_text(path, "\ud800")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]

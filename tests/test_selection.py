@@ -13,17 +13,9 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import nn
 
 from ebe_utils import EBEClassifier, ImageSet, kneighbors
-from ebe_utils.selection import (
-    _in_groups,
-    choose,
-    compare,
-    concatenated,
-    lda,
-    select,
-    split,
-    training_neighbors,
-    zca,
-)
+from ebe_utils.selection import _in_groups, choose, holdout_split, select, training_neighbors
+from ebe_utils.statistics import compare
+from ebe_utils.transforms import concatenated, lda, zca
 
 RNG = np.random.default_rng(0)
 
@@ -76,7 +68,7 @@ class TestSelect:
     def test_scores_are_those_of_a_classifier_on_the_images_held_out(self, planted):
         model, data = planted
         found = select(model, data, LAYERS, ks=(1, 5), metrics=("euclidean",), criterion="accuracy")
-        kept, held = (data.subset(part) for part in split(data))
+        kept, held = (data.subset(part) for part in holdout_split(data))
         ebe = found.classifier(model, kept, device="cpu")
         assert (ebe.predict(held.images) == held.labels).mean() == found.score
         assert ebe.metric == found.metric == "euclidean"
@@ -92,7 +84,7 @@ class TestSelect:
         found = select(model, data, LAYERS, ks=(1, 5), metrics=("euclidean",), criterion="log_loss")
         assert found.layer == "good"
         assert found.score == found.table["score"].max() == -found.table["log_loss"].min()
-        kept, held = (data.subset(part) for part in split(data))
+        kept, held = (data.subset(part) for part in holdout_split(data))
         for layer, k, weights, loss, error in found.table.query("weights in ['uniform', 'distance']")[
                 ["layer", "k", "weights", "log_loss", "error"]].itertuples(index=False):
             ebe = EBEClassifier(model, layer, k, "euclidean", weights, device="cpu").fit(kept)
@@ -102,7 +94,7 @@ class TestSelect:
 
     def test_nnk_is_scored_as_a_classifier_with_it_would_be(self, planted):
         model, data = planted
-        kept, held = (data.subset(part) for part in split(data))
+        kept, held = (data.subset(part) for part in holdout_split(data))
         found = select(model, data, LAYERS, ks=(3, 30), criterion="accuracy", device="cpu")
         rows = found.table.query("weights == 'nnk'")
         assert rows["layer"].tolist() == LAYERS and set(rows["k"]) == {30} and set(rows["metric"]) == {"cosine"}
@@ -148,16 +140,16 @@ class TestNeighborsAmongTrainingImages:
     def test_split_divides_every_class_alike(self):
         labels = np.repeat([0, 1, 2], [50, 30, 20])
         data = ImageSet(np.zeros((100, 1, 2, 2), np.uint8), RNG.permutation(labels))
-        kept, held = split(data, 0.2)
+        kept, held = holdout_split(data, 0.2)
         assert sorted([*kept, *held]) == list(range(100))
         np.testing.assert_array_equal(np.bincount(data.labels[held]), [10, 6, 4])
-        assert not np.array_equal(held, split(data, 0.2, seed=1)[1])
+        assert not np.array_equal(held, holdout_split(data, 0.2, seed=1)[1])
 
     @pytest.mark.parametrize("share", [0.25, 1])
     def test_leave_one_out_is_a_search_without_oneself(self, planted, share):
         model, data = planted
         found = training_neighbors(model, data, ["good"], 4, estimate="leave-one-out", share=share)
-        held = np.arange(120) if share == 1 else split(data, share)[1]
+        held = np.arange(120) if share == 1 else holdout_split(data, share)[1]
         rows = data.images.numpy()[:, :2]
         for i, position in enumerate(held):
             others = np.delete(np.arange(120), position)

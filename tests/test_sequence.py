@@ -10,10 +10,13 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from ebe_utils import embed
-from ebe_utils.__main__ import main
-from ebe_utils.pipeline import EXPERIMENT, NOTEBOOKS, clean, notebook_paths, run_notebooks, summary
-from ebe_utils.runs import Parameters, Run, RunError
-from ebe_utils.sweep import LayerNeighbors
+from ebe_utils.layer_neighbors import LayerNeighbors
+from ebe_utils.study.cli import main
+from ebe_utils.study.notebooks import EXPERIMENT, notebook_paths, run_notebooks, summary
+from ebe_utils.study.parameters import Parameters
+from ebe_utils.study.run import Run
+from ebe_utils.study.step import RunError
+from ebe_utils.upkeep.publishing import CHECKOUT, clean
 
 STEPS = ("train", "embeddings", "attribution", "sweep", "figures", "taps", "claims", "evaluation", "choosing",
          "choosing-gains", "methods", "similarity")
@@ -117,17 +120,18 @@ def test_a_failing_notebook_stops_the_sequence_and_is_kept(monkeypatch, tmp_path
 
 def test_papermill_runs_a_notebook_from_any_folder(run, tmp_path):
     out = tmp_path / "out.ipynb"
-    subprocess.run([sys.executable, "-m", "papermill", str(NOTEBOOKS / "03_attribution.ipynb"), str(out), "-p", "k",
+    subprocess.run([sys.executable, "-m", "papermill", str(CHECKOUT / "notebooks/03_attribution.ipynb"),
+                    str(out), "-p", "k",
                     "5", "-k", "python3", "--no-progress-bar"], cwd=tmp_path, check=True, capture_output=True)
     assert "PASS" in out.read_text(encoding="utf-8")
 
 
 def test_nbval_fails_on_a_changed_output(run, tmp_path):
     """The comparison is not empty: one digit of one output, and nbval fails at that cell and no other."""
-    text = (NOTEBOOKS / "02_embeddings.ipynb").read_text(encoding="utf-8")
+    text = ((CHECKOUT / "notebooks") / "02_embeddings.ipynb").read_text(encoding="utf-8")
     assert "43,008 dimensions" in text
     (tmp_path / "02_changed.ipynb").write_text(text.replace("43,008 dimensions", "43,009 dimensions"), encoding="utf-8")
-    config = NOTEBOOKS.parent / "tests" / "nbval_sanitize.cfg"
+    config = (CHECKOUT / "notebooks").parent / "tests" / "nbval_sanitize.cfg"
     done = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nbval", "-q",
                            f"--nbval-sanitize-with={config}", str(tmp_path)], cwd=tmp_path, capture_output=True,
                           text=True)
@@ -162,8 +166,8 @@ def test_the_command_line_refuses_bad_parameters_and_writes_nothing(words, messa
     ([], EXPERIMENT, True), (["ONLY=all"], ("all",), True), (["ONLY=06 07"], ("06", "07"), False),
     (["--only", "04", "05"], ("04", "05"), False)])
 def test_the_command_line_chooses_notebooks(words, only, summed_up, monkeypatch, capsys):
-    monkeypatch.setattr("ebe_utils.__main__.run_notebooks", lambda parameters, only: only)
-    monkeypatch.setattr("ebe_utils.__main__.summary", lambda run: f"ran {run}")
+    monkeypatch.setattr("ebe_utils.study.cli.run_notebooks", lambda parameters, only: only)
+    monkeypatch.setattr("ebe_utils.study.cli.summary", lambda run: f"ran {run}")
     assert main(["run", *words]) == 0
     assert capsys.readouterr().out == (f"\nran {[*only]}\n" if summed_up else "")
 

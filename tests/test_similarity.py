@@ -11,18 +11,10 @@ from sklearn.metrics import pairwise_distances
 
 from ebe_utils import ImageSet, embed
 from ebe_utils.embeddings import feature_maps
-from ebe_utils.similarity import (
-    concept_effects,
-    concepts,
-    contributions,
-    foreground,
-    grad_cam,
-    pair_contributions,
-    shared,
-    similarity_figure,
-    why_similar,
-)
-from ebe_utils.sweep import LayerNeighbors
+from ebe_utils.layer_neighbors import LayerNeighbors
+from ebe_utils.properties import concept_effects, concepts, foreground, shared
+from ebe_utils.similarity import contributions, grad_cam, pair_contributions, why_similar
+from ebe_utils.study.similarity_figures import similarity_figure
 
 # --- positions -----------------------------------------------------------------------------------------------------
 

@@ -18,8 +18,10 @@ import torch
 from safetensors.torch import save_file
 from sklearn.neighbors import KNeighborsClassifier
 
-from ebe_utils import EBEClassifier, ImageSet, embed, layer_neighbors, layer_sweep, sweep, sweep_table
-from ebe_utils.sweep import LayerNeighbors, right_together, save_tables, vote_table
+from ebe_utils import EBEClassifier, ImageSet, embed, layer_neighbors, layer_sweep, sweep_table
+from ebe_utils.layer_neighbors import LayerNeighbors, _together
+from ebe_utils.memory import Plan
+from ebe_utils.tables import joint_correctness, save_tables, vote_table
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -111,11 +113,12 @@ def test_one_pass_over_each_set(trained, small):
 @pytest.fixture
 def no_memory_yet(monkeypatch):
     """Budgets count what the process has already, which differs from test to test."""
-    monkeypatch.setattr(sweep.psutil, "Process", lambda: SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=0)))
-    monkeypatch.setattr(sweep, "_FIXED", 0)
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=0))
+    monkeypatch.setattr("ebe_utils.memory.psutil.Process", lambda: process)
+    monkeypatch.setattr("ebe_utils.memory._FIXED", 0)
 
 
-@pytest.mark.parametrize("engine, budget, most", [("torch", 0.15, 4), ("torch", 0.085, 12), ("shortlist", 0.04, 9)])
+@pytest.mark.parametrize("engine, budget, most", [("torch", 0.15, 4), ("torch", 0.085, 12), ("bounded", 0.04, 9)])
 def test_several_passes_give_the_same(found, trained, small, no_memory_yet, engine, budget, most, capsys):
     seen = []
     handle = trained.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
@@ -132,24 +135,24 @@ def test_several_passes_give_the_same(found, trained, small, no_memory_yet, engi
 
 def test_plans(no_memory_yet):
     dimensions = {1: 65536, 2: 65536, 20: 2048}
-    whole = sweep.Plan.of(dimensions, 50_000, 10_000, 50, memory_budget=64)
+    whole = Plan.of(dimensions, 50_000, 10_000, 50, memory_budget=64)
     assert len(whole.passes) == 1 and whole.passes[0] == ([1, 2, 20], slice(0, 10_000))
     assert "1 pass over 50,000 training images" in str(whole) and whole.peak < 64 * 2**30
-    tight = sweep.Plan.of(dimensions, 50_000, 10_000, 50, memory_budget=4)
+    tight = Plan.of(dimensions, 50_000, 10_000, 50, memory_budget=4)
     assert tight.peak <= tight.budget == 4 * 2**30 and 1 < len(tight.passes) <= 3
-    split = sweep.Plan.of(dimensions, 50_000, 10_000, 50, memory_budget=1)
+    split = Plan.of(dimensions, 50_000, 10_000, 50, memory_budget=1)
     assert split.peak <= 2**30
     for layer in dimensions:  # each layer meets each test image once
         parts = sorted((part.start, part.stop) for layers, part in split.passes if layer in layers)
         assert parts[0][0] == 0 and parts[-1][1] == 10_000
         assert all(a[1] == b[0] for a, b in zip(parts, parts[1:], strict=False))
     with pytest.raises(ValueError, match="too small for layer 1, which needs .* pooling='avg'"):
-        sweep.Plan.of(dimensions, 50_000, 10_000, 50, memory_budget=0.05)
+        Plan.of(dimensions, 50_000, 10_000, 50, memory_budget=0.05)
     with pytest.raises(ValueError, match="memory_budget=0 is out of range"):
-        sweep.Plan.of(dimensions, 50_000, 10_000, 50, memory_budget=0)
+        Plan.of(dimensions, 50_000, 10_000, 50, memory_budget=0)
 
 
-@pytest.mark.parametrize("engine", ["shortlist", "faiss", "sklearn"])
+@pytest.mark.parametrize("engine", ["bounded", "faiss", "sklearn"])
 def test_every_engine_finds_the_same(found, trained, small, engine):
     again = layer_neighbors(trained, *small, k=K, engine=engine, progress=False)
     for layer in found.names:
@@ -166,7 +169,7 @@ def test_an_approximate_engine_says_how_good_it_is(trained, small):
         parts = layer_neighbors(trained, *small, [14], k=K, engine="hnsw", pixels=False, parts=2, batch_size=100,
                                 progress=False)
     assert 0.9 < parts.notes[14]["recall"] <= 1
-    assert sweep._together([{"rank": 4, "compared": 0.2, "recall": 0.9, "seconds": 2},
+    assert _together([{"rank": 4, "compared": 0.2, "recall": 0.9, "seconds": 2},
                             {"rank": 8, "compared": 0.4, "recall": 0.7, "seconds": 3}]
                            ) == {"rank": 4, "compared": pytest.approx(0.3), "recall": 0.7, "seconds": 5}
     assert "recall" not in sweep_table(layer_neighbors(trained, *small, [14], k=K, progress=False), [1])
@@ -188,7 +191,7 @@ def test_a_cluster_that_loses_a_worker_finds_the_same(trained, small, tmp_path, 
     monkeypatch.chdir(tmp_path)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.setenv(name, "1")  # which the cluster sets, and leaves behind
-    options = {"k": K, "engine": "shortlist", "batch_size": 8, "progress": False}
+    options = {"k": K, "engine": "bounded", "batch_size": 8, "progress": False}
     one = layer_neighbors(trained, *small, **options)
     killed = []
 
@@ -329,14 +332,14 @@ def test_explanations_of_what_was_not_searched(found, small):
 PEAK = """
 import sys
 import numpy as np
-from ebe_utils import ImageSet, layer_neighbors, resnet18
-from ebe_utils.runs import peak_memory
+from ebe_utils import ImageSet, layer_neighbors, resnet18_for
+from ebe_utils.memory import peak_memory
 
 budget = float(sys.argv[1]) or None
 rng = np.random.default_rng(0)
 train, test = (ImageSet(rng.integers(0, 256, (n, 1, 28, 28), dtype=np.uint8), np.arange(n) % 10)
                for n in (4096, 512))
-found = layer_neighbors(resnet18(train), train, test, range(1, 8), 10, engine="shortlist", memory_budget=budget)
+found = layer_neighbors(resnet18_for(train), train, test, range(1, 8), 10, engine="bounded", memory_budget=budget)
 print("peak", peak_memory() / 2**10)
 """
 
@@ -353,8 +356,8 @@ def test_the_memory_budget_is_kept():
 # --- tables that are kept ------------------------------------------------------------------------------------------
 
 
-def test_right_together_counts_pairs(found, small):
-    both, labels = right_together(found, [1, K]), small[1].labels
+def test_joint_correctness_counts_pairs(found, small):
+    both, labels = joint_correctness(found, [1, K]), small[1].labels
     assert list(both) == list(both.index) == ["all", "network",
                                             *(f"{layer}/{k}" for layer in range(21) for k in (1, K))]
     right = {"network": found.network == labels, "0/1": found.votes(0)[:, 0] == labels,
@@ -400,5 +403,6 @@ def test_tables_are_saved(found, tmp_path):
     save_tables(found, tmp_path, "distance")
     table = pd.read_csv(tmp_path / "sweep.csv")
     np.testing.assert_allclose(table["accuracy"], sweep_table(found, range(1, K + 1), "distance")["accuracy"])
-    assert pd.read_csv(tmp_path / "together.csv", index_col=0).equals(right_together(found, [1, 3, 5, 10], "distance"))
+    together = pd.read_csv(tmp_path / "together.csv", index_col=0)
+    assert together.equals(joint_correctness(found, [1, 3, 5, 10], "distance"))
     assert set(pd.read_csv(tmp_path / "votes.csv")["weights"]) == {"uniform", "distance", "softmax"}

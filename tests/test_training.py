@@ -10,9 +10,11 @@ from sklearn.metrics import log_loss
 from torch import nn
 from torch.nn import functional as F
 
-from ebe_utils import ImageSet, resnet18, train, training
-from ebe_utils.model import predict_logits, scale
-from ebe_utils.training import _augment, _fast_convolutions, _FewChannels, _SmallMaps, evaluate
+from ebe_utils import ImageSet, resnet18_for, train
+from ebe_utils.data import scale
+from ebe_utils.model import predict_logits
+from ebe_utils.small_maps import _FewChannels, _SmallMaps, fast_convolutions
+from ebe_utils.training import _augment, _save, evaluate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -140,14 +142,14 @@ def test_augmentation_takes_part_in_the_training(stripes, new_net):
 
 
 def interrupt_after_first_epoch(monkeypatch, run):
-    save = training._save
+    save = _save
 
     def stop(*args):
         save(*args)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_save", stop)
+        patch.setattr("ebe_utils.training._save", stop)
         with pytest.raises(KeyboardInterrupt):
             run()
 
@@ -159,10 +161,10 @@ def without_seconds(history):
 def test_interrupted_resnet_ends_with_the_same_weights(small, tmp_path, monkeypatch):
     data = small[0].subset(np.arange(64))
     options = {"epochs": 2, "batch_size": 32, "augment": True, "test_set": small[1]}
-    expected = quick(resnet18(data), data, **options)
+    expected = quick(resnet18_for(data), data, **options)
     state = tmp_path / "state"
-    interrupt_after_first_epoch(monkeypatch, lambda: quick(resnet18(data), data, state=state, **options))
-    found = quick(resnet18(data, seed=5), data, state=state, **options)
+    interrupt_after_first_epoch(monkeypatch, lambda: quick(resnet18_for(data), data, state=state, **options))
+    found = quick(resnet18_for(data, seed=5), data, state=state, **options)
     assert same_weights(found, expected)
     assert without_seconds(found.history) == without_seconds(expected.history) and len(found.history) == 2
 
@@ -288,7 +290,7 @@ def test_fast_convolutions_pass_gradcheck(fast):
 
 
 def test_fast_convolutions_of_the_whole_network(small, monkeypatch):
-    net = resnet18(small[0]).double()
+    net = resnet18_for(small[0]).double()
     batch, labels = scale(small[0].images[:8]).double(), torch.from_numpy(small[0].labels[:8])
 
     def gradients():
@@ -300,7 +302,7 @@ def test_fast_convolutions_of_the_whole_network(small, monkeypatch):
     for fast, shapes in used.items():
         monkeypatch.setattr(fast, "apply", lambda *args, shapes=shapes, apply=fast.apply: (
             shapes.append(tuple(args[1].shape)) or apply(*args)))
-    with _fast_convolutions(net):
+    with fast_convolutions(net):
         assert "forward" in vars(net.conv1)
         found = gradients()
     assert not any("forward" in vars(module) for module in net.modules())

@@ -5,60 +5,20 @@ The test images are taken for the sample that they are: every margin has an inte
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, norm
 
-from .checks import one_of
-from .sweep import KS
+from ..statistics import _differences, draw_accuracies
+from ..tables import KS
 
 MIDDLE = range(6, 16)  # stages 2 and 3 of ResNet18
 PAR = 0.01  # "on a par", "clearly below": one point of accuracy
 NO_LOSS = 0.002  # "at no loss of accuracy": two tenths of a point
 
 
-def paired(together, a, b, alpha=0.05):
-    """Two predictors on the same test images: difference of their accuracies (a minus b), interval, McNemar's p.
-
-    together: `right_together`. The interval is Wald's for paired proportions, at confidence 1 - alpha; p is that of
-    the exact test on the images that only one of them gets right (McNemar 1947). Raises ValueError for an unknown
-    predictor.
-    """
-    found = _differences(together, [(a, b)], alpha).iloc[0]
-    only_a, discordant = int(found["only_a"]), int(found["only_a"] + found["only_b"])
-    p = binomtest(only_a, discordant).pvalue if discordant else 1.0
-    return {**found[["difference", "low", "high"]], "p": p}
-
-
-def _differences(together, pairs, alpha):
-    """A row for each pair (a, b): how many only one gets right, difference in accuracy, and Wald's interval."""
-    n = together.loc["all", "all"]
-    for name in dict.fromkeys(name for pair in pairs for name in pair):
-        one_of("predictor", name, together.index)
-    a, b = ([together.index.get_loc(name) for name in side] for side in zip(*pairs, strict=True))
-    both = together[together.index].to_numpy()
-    only_a, only_b = both[a, a] - both[a, b], both[b, b] - both[a, b]
-    difference = (only_a - only_b) / n
-    half = norm.ppf(1 - alpha / 2) * np.sqrt(np.maximum(only_a + only_b - (only_a - only_b) ** 2 / n, 0)) / n
-    return pd.DataFrame({"only_a": only_a, "only_b": only_b, "difference": difference, "low": difference - half,
-                         "high": difference + half})
-
-
-def draw_accuracies(together, draws=4000, seed=0):
-    """Accuracies as other test sets of the same size would give them, (draws, predictors) DataFrame.
-
-    Normal, with the means and covariances of the counts: what a bootstrap of the test images tends to.
-    """
-    n = together.loc["all", "all"]
-    counts = together.drop(index="all", columns="all")
-    mean = np.diag(counts) / n
-    covariance = (counts.to_numpy() / n - np.outer(mean, mean)) / n
-    found = np.random.default_rng(seed).multivariate_normal(mean, covariance, draws, method="eigh")
-    return pd.DataFrame(found, columns=counts.columns)
-
-
 def judge_claims(together, dataset, k=10, alpha=0.05, seed=0):
     """The claims as a DataFrame: claim, text, measured, low, high, verdict.
 
-    together: `right_together` with the 20 convolutional layers of ResNet18 and the `KS`. measured, low, high: a margin
+    together: `joint_correctness` with the 20 convolutional layers of ResNet18 and the `KS`. measured, low, high: a
+    margin
     in accuracy that the claim says is positive, with its interval at confidence 1 - alpha. verdict: "holds" if the
     interval lies above zero, "does not hold" if it lies below, else "undecided"; or "does not apply" if the claim is
     about another data set than `dataset`, and the margin is given all the same. Where a claim compares many pairs (1,

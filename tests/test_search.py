@@ -5,8 +5,10 @@ import pytest
 import torch
 from sklearn.metrics import pairwise_distances
 
-from ebe_utils import kneighbors, neighbors
-from ebe_utils.neighbors import Index, searcher, smallest
+from ebe_utils import kneighbors
+from ebe_utils.search.brute_force import smallest
+from ebe_utils.search.engines import searcher
+from ebe_utils.search.index import Index
 
 METRICS = ("cosine", "euclidean", "manhattan")
 
@@ -156,7 +158,8 @@ def test_equal_distances_are_sorted_by_index_across_shards(shard):
 def test_small_blocks_give_the_same(metric, monkeypatch):
     train, queries = random_rows(0, 50, 20), random_rows(1, 11, 20)
     expected = kneighbors(train, queries, 8, metric)[1]
-    monkeypatch.setattr(neighbors, "_BLOCK", 100)
+    monkeypatch.setattr("ebe_utils.search.index.BLOCK", 100)
+    monkeypatch.setattr("ebe_utils.search.brute_force.BLOCK", 100)
     np.testing.assert_array_equal(kneighbors(train, queries, 8, metric)[1], expected)
     search = searcher(torch.from_numpy(queries), 8, metric)
     search.add(torch.from_numpy(train))

@@ -1,7 +1,5 @@
 """The notebooks in sequence: each is run by papermill with a run's parameters, and left in the run's folder."""
 
-import json
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -9,16 +7,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from .runs import Parameters, Run, RunError, write_text
+from ..files import write_text
+from ..places import checkout
+from .parameters import Parameters
+from .run import Run
+from .step import RunError
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = CHECKOUT / "notebooks"
 EXPERIMENT = ("00", "01", "02", "03", "04", "05")  # the paper's; the other notebooks go beyond it
 
 
-def notebook_paths(folder=NOTEBOOKS):
+def notebook_paths(folder=None):
     """The notebooks in the order in which they run; RunError if there are none."""
-    paths = sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))
+    folder = Path(folder or (checkout() or Path.cwd()) / "notebooks")
+    paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not paths:
         raise RunError(f"there are no notebooks in {folder}; run from a checkout of the repository, "
                        "with the package installed by `pip install -e .`.")
@@ -89,33 +90,3 @@ def summary(run):
     for what, folder in (("Executed notebooks, HTML copies", "notebooks"), ("Figures", "figures")):
         lines.append(f"{what}: {run.path / folder}")
     return "\n".join(lines)
-
-
-# --- the committed notebooks ---------------------------------------------------------------------------------------
-
-
-def publish(run, folder=NOTEBOOKS, figures=CHECKOUT / "figures"):
-    """Put a run's executed notebooks and figures where they are committed, without what papermill adds."""
-    for path in notebook_paths(run.path / "notebooks"):
-        write_text(Path(folder) / path.name, clean(json.loads(path.read_text(encoding="utf-8"))))
-    for step in ("figures", "claims", "evaluation", "choosing", "choosing-gains", "methods", "similarity"):
-        target = run.parameters.dataset if step == "figures" else step.split("-")[0]
-        shutil.copytree(run.path / step, Path(figures) / target, dirs_exist_ok=True,
-                        ignore=shutil.ignore_patterns("manifest.json", ".*"))
-
-
-def clean(notebook):
-    """The text of an executed notebook as it is committed: no injected cell, no metadata but tags, no widgets."""
-    cells = [c for c in notebook["cells"] if "injected-parameters" not in c["metadata"].get("tags", ())]
-    for number, cell in enumerate(cells):
-        cell["id"] = f"cell-{number:02d}"
-        tags = cell["metadata"].get("tags")
-        cell["metadata"] = {"tags": tags} if tags else {}
-        if cell["cell_type"] == "code":
-            # A progress bar is a widget, which lives in the browser only.
-            cell["outputs"] = [output for output in cell["outputs"]
-                               if "application/vnd.jupyter.widget-view+json" not in output.get("data", {})]
-    notebook["cells"] = cells
-    notebook["metadata"] = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-                            "language_info": {"name": "python"}}
-    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""How long the layer sweep takes beside what one would write instead: `make bench`, or `python -m ebe_utils.bench`.
+"""How long the layer sweep takes beside what one would write instead: `make bench`.
 
 Every way runs in a process of its own, which gives its peak memory, on the embeddings of the same trained network.
 Those that would take hours search for a part of the queries, and their search is scaled up to all. Ratios hold between
@@ -20,21 +20,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .data import load_dataset
-from .embeddings import embed, probe
-from .model import conv_layers, load_model, predict_logits, resnet18, save_model, scale
-from .runs import peak_memory, processor, versions, write_text
-from .shortlist import exact_distances
-from .sweep import KS, layer_neighbors
-from .training import train
+from ..data import scale
+from ..datasets import load_dataset
+from ..embeddings import embed, probe
+from ..files import write_text
+from ..layer_neighbors import layer_neighbors
+from ..layers import conv_layers
+from ..memory import peak_memory
+from ..model import load_model, predict_logits, resnet18_for, save_model
+from ..search.bounded import exact_distances
+from ..study.provenance import processor, versions
+from ..tables import KS
+from ..training import train
+from .benchmark_tables import ROWS, layer_table, table
 
-ROWS = {"forward": "the bare forward pass", "limit": "and the products of brute force",
-        "paper": "the paper's procedure: for each layer a pass, for each k a scikit-learn classifier",
-        "sklearn": "for each layer a pass and one scikit-learn search",
-        "faiss-flat": "FAISS IndexFlatIP, all embeddings held", "captum": "Captum SimilarityInfluence",
-        "engine=faiss": "ours, engine faiss", "engine=torch": "ours, engine torch (float64)",
-        "engine=shortlist": "ours, engine shortlist"}
-WAYS = ("limits", "sklearn", "faiss-flat", "captum", "engine=faiss", "engine=torch", "engine=shortlist")
+WAYS = ("limits", "sklearn", "faiss-flat", "captum", "engine=faiss", "engine=torch", "engine=bounded")
 K = 50
 _MUCH = 5e12  # multiplications from which our own brute-force engines, too, search for a part of the queries only
 
@@ -45,7 +45,7 @@ class _Bench:
     def __init__(self, options):
         self.options, self.folder = options, Path(options.folder)
         self.train, self.test = load_dataset(options.dataset, None, options.train or None, options.test or None)
-        self.model = resnet18(self.train, options.stem)
+        self.model = resnet18_for(self.train, options.stem)
         file = Path(options.network or self.folder / "model.safetensors")
         if file.exists():
             load_model(file, self.model, self.train)
@@ -155,7 +155,7 @@ class _Bench:
         """One of ours."""
         n, m = len(self.train), len(self.test)
         much = n * m * sum(self.dimensions.values()) > _MUCH
-        rows, times = self.queries(1000 if much and engine != "shortlist" else m)
+        rows, times = self.queries(1000 if much and engine != "bounded" else m)
         options = {"pixels": False, "progress": False, "memory_budget": self.options.memory, "engine": engine}
         few = np.arange(min(64, m, n))  # compiles the kernels, which happens once in an installation
         layer_neighbors(self.model, self.train.subset(few), self.test.subset(few), self.layers[-1:], 1, **options)
@@ -181,13 +181,11 @@ class _Bench:
                 getattr(self, way.replace("-", "_"))()
 
 
-# --- tables ------------------------------------------------------------------------------------------------------
-
-
 def run_ways(options, ways, folder, more=()):
     """Measure each way in a process of its own; {row: its results}."""
     for way in ways:
-        command = [sys.executable, "-m", "ebe_utils.bench", *options.given, "--folder", str(folder), "--way", way]
+        command = [sys.executable, "-m", "ebe_utils.upkeep.benchmark", *options.given, "--folder", str(folder),
+                   "--way", way]
         done = subprocess.run([*command, *more], capture_output=True, text=True)
         if done.returncode:
             print(f"{way}: failed: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr, flush=True)
@@ -196,78 +194,9 @@ def run_ways(options, ways, folder, more=()):
     return {row: json.loads((folder / f"{row}.json").read_text()) for row in ROWS if (folder / f"{row}.json").exists()}
 
 
-def table(results, folder, n_test):
-    """A DataFrame with a row for each way: seconds, ratios, memory, and agreement with the others."""
-    def ratio(row):
-        return [r["seconds"] / results[row]["seconds"] if row in results else float("nan") for r in results.values()]
-
-    found = pd.DataFrame({"way": [ROWS[row] for row in results], "seconds": [r["seconds"] for r in results.values()]})
-    found["x forward"], found["x brute force"], found["x ours"] = map(ratio, ("forward", "limit", "engine=shortlist"))
-    found["peak GiB"] = [r["GiB"] for r in results.values()]
-    found["queries"] = [r["searched"] or n_test for r in results.values()]
-    agreement = pd.DataFrame([_agreement(folder, row) for row in results])
-    return pd.concat([found, agreement], axis=1)
-
-
-def _agreement(folder, row):
-    """How one row's votes differ from the paper's procedure, and its neighbours from the shortlist's."""
-    def load(name):
-        file = folder / f"{name}.npz"
-        return np.load(file) if file.exists() else {"rows": ()}
-
-    def pairs(what, other):
-        _, here, there = np.intersect1d(mine["rows"], other["rows"], return_indices=True)
-        keys = [key for key in mine if key.startswith(what) and key in other]
-        return [(mine[key][here], other[key][there]) for key in keys] if len(here) else []
-
-    mine, out = load(row), {}
-    if both := pairs("votes", load("paper")):
-        out["other votes"] = _share(both)
-    if both := pairs("indices", load("engine=shortlist")):
-        out["other neighbours"] = _share(both)
-    if both := pairs("distances", load("engine=shortlist")):
-        out["distances differ by"] = max(np.abs(a.astype(float) - b).max() for a, b in both)
-    return out
-
-
-def _share(pairs):
-    return f"{sum((a != b).sum() for a, b in pairs):,} of {sum(a.size for a, _ in pairs):,}"
-
-
-def layer_table(results, dimensions):
-    """Tidy: seconds of search of each way at each layer, without the pass over the images, and what ours says of it."""
-    rows = [{"way": row, "layer": layer, "dimension": dimensions[int(layer)], "seconds": seconds,
-             **result.get("notes", {}).get(layer, {})}
-            for row, result in results.items() for layer, seconds in result["layer_seconds"].items()]
-    return pd.DataFrame(rows)
-
-
-def growth(options, folder, network):
-    """Tidy: seconds and peak memory while the number of training images doubles four times."""
-    rows = []
-    for times in (16, 8, 4, 2, 1):
-        n = options.n_train // times
-        here = folder / f"growth-{n}"
-        here.mkdir()
-        more = ["--train", str(n), "--test", str(min(options.growth, options.n_test)), "--network", str(network)]
-        found = run_ways(options, [way for way in ("limits", "faiss-flat", "engine=shortlist") if way in options.ways],
-                         here, more)
-        rows += [{"way": row, "training images": n, "seconds": r["seconds"], "GiB": r["GiB"]}
-                 for row, r in found.items()]
-    return pd.DataFrame(rows)
-
-
-def about(options, layers):
-    """What was measured, and on what."""
-    return {"dataset": options.dataset, "training images": options.n_train, "test images": options.n_test,
-            "layers": layers, "stem": options.stem, "epochs of the network": options.epochs, "k": K,
-            "growth queries": options.growth, "processor": processor(),
-            "threads": torch.get_num_threads(), "python": platform.python_version(), "versions": versions()}
-
-
 def main(argv=None):
     """Measure, and print the tables."""
-    parser = argparse.ArgumentParser(prog="python -m ebe_utils.bench", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m ebe_utils.upkeep.benchmark", description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="digits", help="digits, mnist, fashion_mnist, cifar10 (default: digits)")
     parser.add_argument("--train", type=int, default=0, help="training images (default: all)")
     parser.add_argument("--test", type=int, default=0, help="test images (default: all)")
@@ -306,5 +235,24 @@ def main(argv=None):
         write_text(Path(options.save) / "about.json", json.dumps(about(options, bench.layers), indent=1) + "\n")
 
 
-if __name__ == "__main__":
-    main()
+def growth(options, folder, network):
+    """Tidy: seconds and peak memory while the number of training images doubles four times."""
+    rows = []
+    for times in (16, 8, 4, 2, 1):
+        n = options.n_train // times
+        here = folder / f"growth-{n}"
+        here.mkdir()
+        more = ["--train", str(n), "--test", str(min(options.growth, options.n_test)), "--network", str(network)]
+        found = run_ways(options, [way for way in ("limits", "faiss-flat", "engine=bounded") if way in options.ways],
+                         here, more)
+        rows += [{"way": row, "training images": n, "seconds": r["seconds"], "GiB": r["GiB"]}
+                 for row, r in found.items()]
+    return pd.DataFrame(rows)
+
+
+def about(options, layers):
+    """What was measured, and on what."""
+    return {"dataset": options.dataset, "training images": options.n_train, "test images": options.n_test,
+            "layers": layers, "stem": options.stem, "epochs of the network": options.epochs, "k": K,
+            "growth queries": options.growth, "processor": processor(),
+            "threads": torch.get_num_threads(), "python": platform.python_version(), "versions": versions()}

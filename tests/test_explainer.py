@@ -14,8 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
 from ebe_utils import EBEClassifier, Explanation, ImageSet, embed, kneighbors, one_hot
-from ebe_utils.attribution import nnk_weights, softmax_weights, vote_weights
-from ebe_utils.evaluation import vote_shares
+from ebe_utils.votes import nnk_weights, softmax_weights, vote_shares, vote_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

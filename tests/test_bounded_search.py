@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from ebe_utils import shortlist
-from ebe_utils.neighbors import BruteForce, Faiss, Hnsw, Index
-from ebe_utils.shortlist import Basis, Lists, Shortlist, exact_distances, search
+from ebe_utils.search.bounded import BoundedSearch, NearestLists, exact_distances, search
+from ebe_utils.search.brute_force import BruteForce
+from ebe_utils.search.engines import Faiss, Hnsw
+from ebe_utils.search.index import Index
+from ebe_utils.search.projection import Basis
 
 METRICS = ("cosine", "euclidean")
 
@@ -48,7 +50,7 @@ def test_same_neighbors_as_brute_force(metric, kind, rank, head):
     """With directions that help and with far too few, and with none."""
     train, queries = rows_of(kind, 0, 1200, 300), rows_of(kind, 1, 150, 300)
     basis = Basis(train[:500], metric, rank)
-    lists, here = Lists(len(queries), 20), basis.project(queries)
+    lists, here = NearestLists(len(queries), 20), basis.project(queries)
     for start in range(0, 1200, 500):
         search(basis, here, basis.project(train[start:start + 500], train=True), head, lists, start)
     assert_same((lists.distances, lists.indices), brute(train, queries, 20, metric))
@@ -58,7 +60,7 @@ def test_same_neighbors_as_brute_force(metric, kind, rank, head):
 def test_few_distances_are_computed_near_a_subspace(metric):
     train, queries = rows_of("subspace", 0, 3000, 400), rows_of("subspace", 1, 100, 400)
     basis = Basis(train, metric, 32)
-    compared = search(basis, basis.project(queries), basis.project(train, train=True), 16, Lists(100, 5))[1]
+    compared = search(basis, basis.project(queries), basis.project(train, train=True), 16, NearestLists(100, 5))[1]
     assert 5 <= compared / 100 < 300
 
 
@@ -81,13 +83,13 @@ def test_the_bound_is_above_every_product(rank):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_shards_and_threads_do_not_change_a_bit(metric, kind, monkeypatch):
-    monkeypatch.setattr(shortlist, "_TINY", 0)
+    monkeypatch.setattr("ebe_utils.search.bounded._TINY", 0)
     train, queries = rows_of(kind, 0, 400, 400), rows_of(kind, 1, 100, 400)
     found, threads = [], torch.get_num_threads()
     try:
         for shard, many in ((400, 1), (401, 2), (150, 2), (77, 1), (3, 2)):
             torch.set_num_threads(many)
-            one = Shortlist(torch.from_numpy(queries), 12, metric, 400)
+            one = BoundedSearch(torch.from_numpy(queries), 12, metric, 400)
             for rows in torch.from_numpy(train).split(shard):
                 one.add(rows)
             found.append(one.result())
@@ -108,7 +110,7 @@ def test_copies_zeros_and_all_rows(metric, rank):
     queries = np.concatenate([train[:5], np.zeros((1, 90), np.float32)])
     for chosen in (queries, queries[2:3], queries[5:]):
         basis = Basis(train, metric, rank)
-        lists = Lists(len(chosen), 120)
+        lists = NearestLists(len(chosen), 120)
         for start in range(0, 120, 50):
             search(basis, basis.project(chosen), basis.project(train[start:start + 50], train=True), rank, lists, start)
         expected = brute(train, chosen, 120, metric)
@@ -116,22 +118,22 @@ def test_copies_zeros_and_all_rows(metric, rank):
         assert (np.sort(lists.indices, 1) == np.arange(120)).all()
         for near, at in zip(lists.distances, lists.indices, strict=True):
             assert (np.diff(at)[np.diff(near) == 0] > 0).all() and (np.diff(near) >= 0).all()
-    basis, lists = Basis(train, metric, rank), Lists(5, 3)
+    basis, lists = Basis(train, metric, rank), NearestLists(5, 3)
     search(basis, basis.project(train[:5]), basis.project(train, train=True), rank, lists)
     assert (lists.distances[:, :2] == 0).all()
     np.testing.assert_array_equal(lists.indices[:, :2], np.arange(5)[:, None] + [0, 60])
     if metric == "cosine":
-        lists = Lists(1, 4)
+        lists = NearestLists(1, 4)
         search(basis, basis.project(queries[5:]), basis.project(train, train=True), rank, lists)
         assert (lists.distances == 1).all() and lists.indices.tolist() == [[0, 1, 2, 3]]
 
 
 def test_directions_chosen_by_trial(monkeypatch):
-    monkeypatch.setattr(shortlist, "_TINY", 0)
+    monkeypatch.setattr("ebe_utils.search.bounded._TINY", 0)
     found = {}
     for kind in ("isotropic", "subspace"):
         train, queries = rows_of(kind, 0, 4000, 1024), rows_of(kind, 1, 600, 1024)
-        found[kind] = Shortlist(queries, 10, "cosine", 400_000)
+        found[kind] = BoundedSearch(queries, 10, "cosine", 400_000)
         for start in range(0, 4000, 2000):
             found[kind].add(train[start:start + 2000])
         assert_same(found[kind].result(), brute(train, queries, 10, "cosine"))
@@ -141,10 +143,11 @@ def test_directions_chosen_by_trial(monkeypatch):
 
 def test_no_more_directions_are_tried_than_there_are_rows_to_fit_them(monkeypatch):
     """In a layer of 65,536 dimensions the sample is of 128 rows."""
-    monkeypatch.setattr(shortlist, "_TINY", 0)
-    monkeypatch.setattr(shortlist, "_SAMPLE", 100 * 1024)
+    monkeypatch.setattr("ebe_utils.search.bounded._TINY", 0)
+    monkeypatch.setattr("ebe_utils.search.projection._SAMPLE", 100 * 1024)
+    monkeypatch.setattr("ebe_utils.search.bounded._SAMPLE", 100 * 1024)
     train, queries = rows_of("subspace", 0, 2000, 1024), rows_of("subspace", 1, 300, 1024)
-    found = Shortlist(queries, 10, "cosine", 400_000)
+    found = BoundedSearch(queries, 10, "cosine", 400_000)
     found.add(train)
     assert found.notes()["rank"] in (0, 64)
     assert_same(found.result(), brute(train, queries, 10, "cosine"))
@@ -182,7 +185,7 @@ def test_recall_of_the_graph_is_what_it_misses():
 
 
 def test_an_index_of_many_rows_answers_as_brute_force(monkeypatch):
-    monkeypatch.setattr("ebe_utils.neighbors._BLOCK", 1000)
+    monkeypatch.setattr("ebe_utils.search.index.BLOCK", 1000)
     train, queries = rows_of("subspace", 0, 2000, 300), rows_of("subspace", 1, 9, 300)
     index = Index(train)
     assert index.basis is not None

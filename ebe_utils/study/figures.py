@@ -1,7 +1,6 @@
-"""Step 7, the figures: one function for each of the paper's, and `save_figure`, which keeps the numbers beside it.
+"""The figures: one function for each of the paper's, and `save_figure`, which keeps the numbers beside it.
 
-Each returns (figure, data): data is a DataFrame of what is drawn, and is saved next to the picture.
-"""
+Each returns (figure, data): data is a DataFrame of what is drawn, and is saved next to the picture."""
 
 from itertools import cycle
 
@@ -10,8 +9,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from .model import scale
-from .sweep import KS, PIXELS
+from ..data import scale
+from ..layer_neighbors import PIXELS
+from ..tables import KS
 
 MARKERS = "osD^vP"
 STRIP_LAYERS = (1, 2, 3, 7, 9, 14, 15, 16, 18, 19, 20)  # the rows of the paper's figure 3

@@ -1,0 +1,42 @@
+"""Wrong labels in the training set: planting them, and how soon a suspicion finds them."""
+
+import numpy as np
+from sklearn.metrics import auc, roc_curve
+
+from .checks import real
+
+
+def flip_labels(labels, share, classes, seed=0):
+    """(labels, flipped): a `share` of the labels replaced by another class, and which (booleans), drawn by seed."""
+    real("share", share)
+    rng = np.random.default_rng(seed)
+    flipped = np.zeros(len(labels), bool)
+    flipped[rng.permutation(len(labels))[:round(share * len(labels))]] = True
+    return np.where(flipped, (labels + rng.integers(1, classes, len(labels))) % classes, labels), flipped
+
+
+def leave_one_out(indices, positions=None, values=None):
+    """(n, k) from (n, k + 1): neighbours of training images among all of them, each one's own entry dropped.
+
+    positions: (n,) of these images in the training set, by default 0 to n - 1. values: (n, k + 1), by default the
+    indices, of which the entries to keep are returned (the distances, say).
+    """
+    own = indices == (np.arange(len(indices)) if positions is None else positions)[:, None]
+    own[~own.any(1), -1] = True  # crowded out by copies of itself
+    return (indices if values is None else values)[~own].reshape(len(indices), -1)
+
+
+def detection_curve(flipped, suspicion):
+    """(checked, found): what share of the mislabelled is found when a share of all is checked, most suspicious first.
+
+    The curve of Koh & Liang (2017, figure 5); images equally suspicious come in random order, on average. Its area
+    (`koh_liang_area`) is p / 2 + (1 - p) · ROC-AUC, with p the share of mislabelled images.
+    """
+    others, found, _ = roc_curve(flipped, suspicion, drop_intermediate=False)
+    p = np.mean(flipped)
+    return p * found + (1 - p) * others, found
+
+
+def koh_liang_area(flipped, suspicion):
+    """Area under `detection_curve`: 0.5 for a random order, 1 - p / 2 if the p mislabelled all come first."""
+    return float(auc(*detection_curve(flipped, suspicion)))

@@ -1,0 +1,76 @@
+"""Layers by number or name: the convolutions of a network in the paper's order (section 3.1)."""
+
+import numbers
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from .checks import did_you_mean, integer
+from .model import device_of, evaluating
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def conv_layers(model):
+    """{number: module name} of the convolutions, from shallow to deep, in the order of `named_modules()`.
+
+    For ResNet18 these are the paper's 20 layers (section 3.1), of which 8, 13 and 18 are the down-sampling ones.
+    """
+    names = [name for name, module in model.named_modules() if isinstance(module, _CONVOLUTIONS)]
+    return dict(enumerate(names, start=1))
+
+
+def layer_name(model, layer):
+    """Module name of a layer given by number or by name; ValueError names what there is."""
+    convs = conv_layers(model)
+    if isinstance(layer, str):
+        modules = dict(model.named_modules())
+        if layer in modules and layer:
+            return layer
+        raise ValueError(f"layer={layer!r} is no module of this network."
+                         f"{did_you_mean(layer, [m for m in modules if m])} "
+                         "`dict(model.named_modules())` lists them all.")
+    if not convs:
+        raise ValueError(f"layer={layer!r}: this network has no convolutions to number; pass a module name, one of "
+                         f"{', '.join(name for name, _ in model.named_modules() if name)}.")
+    return convs[integer("layer", layer, 1, len(convs), ", the convolutions from shallow to deep, or a module name")]
+
+
+def layer_names(model, layers="all"):
+    """{layer as given: module name}; "all" means every convolution by number."""
+    if isinstance(layers, str) and layers == "all":
+        layers = list(conv_layers(model)) or [1]
+    elif isinstance(layers, str | numbers.Integral):
+        layers = [layers]
+    if not isinstance(layers, Iterable):
+        raise TypeError(f"layers={layers!r} is a {type(layers).__name__}; pass 'all', or a list of numbers and module "
+                        "names.")
+    if len(layers := list(layers)) == 0:
+        raise ValueError("layers is empty; pass 'all', or a list of numbers and module names.")
+    names = [layer_name(model, layer) for layer in layers]
+    return {layer if isinstance(layer, str) else int(layer): name for layer, name in zip(layers, names, strict=True)}
+
+
+def layer_table(model, image_shape, n_images=None):
+    """The convolutions as a DataFrame: layer, name, kernel, stride, output shape, dimension.
+
+    With n_images, also the memory in MiB that float32 embeddings of that many images take.
+    """
+    shapes = {}
+    convs = {name: model.get_submodule(name) for name in conv_layers(model).values()}
+    hooks = [m.register_forward_hook(lambda m, i, out, name=n: shapes.update({name: tuple(out.shape[1:])}))
+             for n, m in convs.items()]
+    try:
+        with evaluating(model), torch.inference_mode():
+            model(torch.zeros(1, *image_shape, device=device_of(model)))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    rows = [{"layer": i, "name": name, "kernel": "×".join(map(str, convs[name].kernel_size)),
+             "stride": convs[name].stride[0], "output": "×".join(map(str, shapes[name])),
+             "dimension": int(np.prod(shapes[name]))} for i, name in conv_layers(model).items()]
+    table = pd.DataFrame(rows).set_index("layer")
+    return table if n_images is None else table.assign(MiB=(table["dimension"] * 4 * n_images / 2**20).round(1))

@@ -1,0 +1,107 @@
+"""Everything that an experiment can be asked to do."""
+
+import re
+from dataclasses import asdict, dataclass, fields
+
+from .. import checks
+from ..datasets import check_name
+from ..embeddings import POOLINGS
+from ..model import STEMS
+from ..search.brute_force import METRICS
+from ..training import OPTIMIZERS, SCHEDULES
+from ..votes import WEIGHTS
+
+# Largest number of training and test images, epochs and learning-rate schedule of each profile; None keeps all images.
+PROFILES = {"quick": (10_000, 2_000, 3, "linear"), "paper": (None, None, 60, "constant")}
+_QUICK_EPOCHS_BELOW_5000 = 7
+# Network accuracy below which a run's checks fail; anything lower means that something broke.
+FLOORS = {"digits": 0.85, "mnist": 0.95, "fashion_mnist": 0.8, "cifar10": 0.3}
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Everything that an experiment can be asked to do; the comments are the help texts of the command line."""
+
+    dataset: str = "digits"  # digits, mnist, fashion_mnist, cifar10, or folder:PATH
+    profile: str = "quick"  # quick (at most 10,000/2,000 images, 3 or 7 epochs) or paper (all, 60 epochs)
+    seed: int = 0  # every random choice hangs on it
+    epochs: int = 0  # training epochs; 0 takes the profile's
+    n_train: int = 0  # training images; 0 takes the profile's
+    n_test: int = 0  # test images; 0 takes the profile's
+    image_size: int = 0  # side in pixels that a folder's images are resized to; 0 keeps theirs
+    batch_size: int = 128  # training images per step
+    learning_rate: float = 0.001  # of the optimizer
+    optimizer: str = "adam"  # adam or sgd (momentum 0.9)
+    schedule: str = ""  # of the learning rate: constant or linear (to zero); empty takes the profile's
+    augment: bool = False  # random shift and flip while training
+    stem: str = "imagenet"  # imagenet (torchvision's own) or cifar (3x3, stride 1, no pooling)
+    device: str = "auto"  # auto, cpu, cuda, ...
+    layer: int | str = 14  # the layer explained: the paper's number or a module name
+    k: int = 10  # examples per explanation
+    k_max: int = 50  # largest k of the sweep
+    metric: str = "cosine"  # cosine, euclidean or manhattan
+    weights: str = "uniform"  # uniform or distance
+    pooling: str = "none"  # none (embeddings flattened) or avg (averaged over positions)
+    run: str = ""  # name of the run folder; empty derives one from the parameters
+
+    def __post_init__(self):
+        for field in fields(self):
+            self._check_type(field, getattr(self, field.name))
+        check_name(self.dataset)
+        for name, allowed in (("profile", tuple(PROFILES)), ("optimizer", OPTIMIZERS), ("schedule", ("", *SCHEDULES)),
+                              ("stem", STEMS), ("metric", METRICS), ("weights", WEIGHTS), ("pooling", POOLINGS)):
+            checks.one_of(name, getattr(self, name), allowed)
+        for name in ("seed", "epochs", "n_train", "n_test", "image_size"):
+            checks.integer(name, getattr(self, name), 0)
+        for name, low in (("batch_size", 2), ("k", 1), ("k_max", 1)):
+            checks.integer(name, getattr(self, name), low)
+        checks.real("learning_rate", self.learning_rate)
+        if not re.fullmatch(r"[\w.-]*", self.run) or self.run.startswith("."):
+            raise ValueError(f"run={self.run!r} cannot name a folder; use letters, digits, '-', '_' and '.'.")
+
+    @staticmethod
+    def _check_type(field, value):
+        wanted = {str: "a text", int: "an integer", float: "a number", bool: "True or False"}.get(
+            field.type, "an integer or a text")
+        ok = (isinstance(value, field.type) and isinstance(value, bool) == (field.type is bool)
+              or field.type is float and isinstance(value, int) and not isinstance(value, bool))
+        if not ok:
+            raise TypeError(f"{field.name}={value!r} is a {type(value).__name__}; pass {wanted}, "
+                            f"{field.default!r} for example.")
+
+    @classmethod
+    def of(cls, **given):
+        """Parameters from names and values; TypeError for an unknown name, with the nearest right one."""
+        names = [field.name for field in fields(cls)]
+        for name in given:
+            if name not in names:
+                raise TypeError(f"there is no parameter {name!r}; the parameters are {', '.join(names)}."
+                                + checks.did_you_mean(name, names))
+        return cls(**given)
+
+    @property
+    def name(self):
+        """Name of the run folder: `run`, or data set, profile, what differs from the defaults, and seed."""
+        return self.run or f"{self._training_words()}-seed{self.seed}"
+
+    @property
+    def group(self):
+        """What runs have in common that differ in the seed only: "mnist-paper", "cifar10-quick-stem-cifar-avg"."""
+        return self._training_words() + self.sweep_step.removeprefix("sweep")
+
+    def _training_words(self):
+        words = [re.sub(r"\W+", "-", self.dataset).strip("-"), self.profile]
+        words += [f"{key}-{value}" for key, value in self.training().items()
+                  if key not in ("dataset", "profile", "seed") and value != getattr(Parameters, key)]
+        return "-".join(words)
+
+    @property
+    def sweep_step(self):
+        """Name of the sweep's step: "sweep", with what differs from the paper's metric, votes and pooling."""
+        return "-".join(["sweep", *(getattr(self, name) for name in ("metric", "weights", "pooling")
+                                    if getattr(self, name) != getattr(Parameters, name))])
+
+    def training(self):
+        """The parameters that decide what the network becomes."""
+        last = list(asdict(self)).index("stem")
+        return dict(list(asdict(self).items())[:last + 1])

@@ -1,0 +1,1 @@
+"""Only for the checkout, not in the wheel: benchmark, committed results, publishing."""

@@ -1,0 +1,59 @@
+"""Upkeep of the checkout: `python -m ebe_utils.upkeep publish`, `keep RUN`, `reference [RUN ...]`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..study.cli import read, reported
+from ..study.notebooks import run_notebooks
+from ..study.parameters import Parameters
+from ..study.run import Run
+from ..study.step import notebook_of
+from .committed import REFERENCE, keep_results, update_readme
+from .publishing import publish
+
+
+def parser():
+    """The parser of the three commands."""
+    main = argparse.ArgumentParser(prog="python -m ebe_utils.upkeep", allow_abbrev=False,
+                                   description=__doc__.splitlines()[0])
+    commands = main.add_subparsers(dest="command", required=True)
+    commands.add_parser("publish", help="run the notebooks with the defaults and commit-ready outputs",
+                        allow_abbrev=False)
+    keep = commands.add_parser("keep", help="copy the tables of finished runs to data/reference and to the README",
+                               allow_abbrev=False)
+    keep.add_argument("names", nargs="+", metavar="RUN", help="name of a run's folder")
+    again = commands.add_parser("reference", help="do all runs of data/reference again, and keep their tables",
+                                allow_abbrev=False)
+    again.add_argument("names", nargs="*", metavar="RUN", help="only these")
+    return main
+
+
+def main(argv=None):
+    """Run a command; returns the exit code: 0, 1 (something failed) or 2 (something was asked for wrongly)."""
+    options, wrong = read(argv, parser())
+    if wrong:
+        print(wrong, file=sys.stderr)
+        return 2
+    return reported(lambda: _publish() if options.command == "publish" else _keep(options))
+
+
+def _publish():
+    publish(run_notebooks(Parameters(), ["all"]))
+    update_readme()
+
+
+def _keep(options):
+    known = Run.kept(REFERENCE)
+    for name in options.names or known:
+        if options.command == "reference":
+            if name not in known:
+                raise ValueError(f"there is no run {name!r} in {REFERENCE}; there are {', '.join(known) or 'none'}.")
+            steps = [file.parent.name for file in known[name].path.glob("*/manifest.json")]
+            run_notebooks(known[name].parameters, sorted({Path(notebook_of(step)).stem for step in steps}))
+        print("kept:", keep_results(Run.open(name)))
+    update_readme()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Results that are committed: tables of finished runs in data/reference/, their figures, and what the README says."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from ..files import write_text
+from ..study.figures import accuracy_figure, save_figure, style
+from ..study.results import choices_table, evaluation_table, groups, results_table, seeds_table, title, verdicts_table
+from ..study.run import Run
+from ..study.step import RunError
+from .publishing import CHECKOUT
+
+REFERENCE = CHECKOUT / "data" / "reference"
+# What is kept of steps that not every run has been through.
+ALSO = {"evaluation": ["summary.csv"], "choosing": ["choices.csv", "optimism.csv", "ways.csv"]}
+
+
+def keep_results(run, root=REFERENCE, figures=CHECKOUT / "figures"):
+    """Copy what is small of a run to `root`/name: parameters, and of each step the tables and the manifest.
+
+    Needed are the steps of notebooks 01, 04, 05 and 07; those of 08 and 09 are kept where they are done. The manifest
+    lists, as outputs, what was kept, and under "not_kept" the rest (weights, neighbours, pictures), by hash. The
+    figures go to `figures`/group: pictures of images from the lowest seed that is kept, accuracies drawn anew over all
+    of its seeds. Returns the folder of the tables. RunError if the run is not there, but only what is kept of it.
+    """
+    if run.committed:
+        raise RunError(f"there is no run {run.name} on this machine, only what is kept of it, in {run.path}; do it "
+                       f"again with\n  {run.command()}")
+    target, part = Path(root) / run.name, Path(root) / f".{run.name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    also = [step for step in ALSO if (run.path / step / "manifest.json").exists()]
+    for step in ("train", run.parameters.sweep_step, "figures", "taps", *also):
+        manifest = run.manifest(step)
+        kept = {name: digest for name, digest in manifest["outputs"].items()
+                if name.endswith(".csv") and name in ALSO.get(step, [name])}
+        manifest["not_kept"] = {n: digest for n, digest in manifest["outputs"].items() if n not in kept}
+        manifest["outputs"] = kept
+        (part / step).mkdir(parents=True)
+        for name in kept:
+            shutil.copyfile(run.file(step, name), part / step / name)
+        write_text(part / step / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    shutil.copyfile(run.path / "parameters.json", part / "parameters.json")
+    shutil.rmtree(target, ignore_errors=True)
+    part.rename(target)
+    group, folder = run.parameters.group, Path(figures) / run.parameters.group
+    same = groups(Run.kept(root).values())[group]
+    if run.name == same[0].name:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(run.path / "figures", folder, ignore=shutil.ignore_patterns("*.json", "examples.csv", ".*"))
+    with plt.rc_context():
+        style()
+        for name, column in ((next(folder.glob("figure*_accuracy.csv")).stem, "accuracy"), ("agreement", "agreement")):
+            figure, data = accuracy_figure(seeds_table(same), column=column, title=title(same))
+            save_figure(folder, name, figure, data)
+            plt.close(figure)
+    return target
+
+
+def _reported(runs, step, name, figures=CHECKOUT / "figures"):
+    """{name: table} of one step: the default run's as it is published, and of the kept runs that have been there."""
+    found = {"digits-quick-seed0": figures / step / name}
+    found |= {run.name: run.file(step, name) for run in runs if (run.path / step).exists()}
+    return {run: pd.read_csv(file) for run, file in found.items()}
+
+
+def update_readme(path=CHECKOUT / "README.md", root=REFERENCE):
+    """Write the tables of the committed runs into the README, between the comments that name them."""
+    runs = Run.kept(root).values()
+    text = path.read_text(encoding="utf-8")
+    tables = {"results": results_table(runs), "verdicts": verdicts_table(runs),
+              "evaluation": evaluation_table(_reported(runs, "evaluation", "summary.csv")),
+              "choices": choices_table(_reported(runs, "choosing", "choices.csv"),
+                                       _reported(runs, "choosing", "optimism.csv"))}
+    for name, table in tables.items():
+        text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", lambda m, t=table: m[1] + markdown(t) + m[2],
+                      text, flags=re.DOTALL)
+    write_text(path, text)
+
+
+def markdown(table):
+    """A DataFrame as a table in Markdown."""
+    rows = [list(table), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -1,0 +1,37 @@
+"""The committed notebooks: executed copies without what papermill adds."""
+
+import json
+import shutil
+from pathlib import Path
+
+from ..files import write_text
+from ..study.notebooks import notebook_paths
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def publish(run, folder=CHECKOUT / "notebooks", figures=CHECKOUT / "figures"):
+    """Put a run's executed notebooks and figures where they are committed, without what papermill adds."""
+    for path in notebook_paths(run.path / "notebooks"):
+        write_text(Path(folder) / path.name, clean(json.loads(path.read_text(encoding="utf-8"))))
+    for step in ("figures", "claims", "evaluation", "choosing", "choosing-gains", "methods", "similarity"):
+        target = run.parameters.dataset if step == "figures" else step.split("-")[0]
+        shutil.copytree(run.path / step, Path(figures) / target, dirs_exist_ok=True,
+                        ignore=shutil.ignore_patterns("manifest.json", ".*"))
+
+
+def clean(notebook):
+    """The text of an executed notebook as it is committed: no injected cell, no metadata but tags, no widgets."""
+    cells = [c for c in notebook["cells"] if "injected-parameters" not in c["metadata"].get("tags", ())]
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell-{number:02d}"
+        tags = cell["metadata"].get("tags")
+        cell["metadata"] = {"tags": tags} if tags else {}
+        if cell["cell_type"] == "code":
+            # A progress bar is a widget, which lives in the browser only.
+            cell["outputs"] = [output for output in cell["outputs"]
+                               if "application/vnd.jupyter.widget-view+json" not in output.get("data", {})]
+    notebook["cells"] = cells
+    notebook["metadata"] = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+                            "language_info": {"name": "python"}}
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
