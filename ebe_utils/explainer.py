@@ -1,39 +1,58 @@
 """The estimator: which training examples a prediction rests on, and with which weights (algorithm 1)."""
 
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import scipy.sparse as sp
+import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from .checks import one_of
-from .data import as_batch, as_image_set
-from .embeddings import iter_embeddings
-from .explanation import Explanation
-from .layers import layer_name
-from .search.brute_force import METRICS
-from .search.engines import check_k
-from .search.index import Index
+from .checks import integer
+from .embeddings import embed_batches
+from .explanation import Explanation, Explanations
+from .fingerprint import NetworkWatch
+from .inputs import Inputs, as_inputs, as_queries
+from .layers import default_layer, layer_name
+from .saved import load_classifier, save_classifier
+from .search import Index, check_k, check_metric
 from .votes import check_weights, is_nnk, nnk_weights, one_hot, vote_weights
+
+FITTED = ("layer", "metric", "pooling")  # parameters that a fit uses up: changing them needs another
 
 
 class EBEClassifier(ClassifierMixin, BaseEstimator):
     """Example-based explanations of a trained network (EBE-DNN, arXiv:2502.19768, algorithm 1).
 
-    The embeddings of the training images at one layer are searched for the k nearest to a query's; these vote, and
-    the weights of the votes are the example attribution: weights @ one_hot(labels) is the prediction.
+    The embeddings of the training examples at one layer are searched for the k nearest to a query's; these vote, and
+    the weights of the votes are the example attribution: weights @ one_hot(labels) is the vote's prediction.
 
-    model: any torch classifier that maps a batch (n, ...) to logits; it is never changed. layer: the paper's number
-    (convolutions from shallow to deep) or a module name. k: number of examples. metric: "cosine", "euclidean" or
-    "manhattan". weights: "uniform", "distance" or a function, see `vote_weights`; or, with cosine distance, "nnk", see
-    `nnk_weights`, which gives a part of the k all the weight (k = 50 is a good number). pooling: "none" or "avg", see
-    `ebe_utils.embeddings`. device: "auto", or what torch calls it.
+    model: any torch classifier; it is never changed. layer: the paper's number (convolutions from shallow to deep) or
+    a module name; None takes the paper's 14 in a network of 20 convolutions, else see `layers.default_layer`. k: number
+    of examples. metric: "cosine", "euclidean", "manhattan" or a function of two embeddings. weights: a name or a
+    function, see `vote_weights`; "nnk", with cosine distance, gives a part of the k all the weight (k = 50 is a good
+    number). pooling: see `ebe_utils.embeddings`. device: "auto", or what torch calls it. memory_budget: GiB that the
+    process may take for the index; None for no limit. describe: a function that turns one example into text, or into an
+    object with `_repr_html_`, where an example is no image.
 
-    After `fit`: classes_ (labels), class_names_, train_ (the training images), labels_ (n_train,), layer_name_,
-    network_predictions_ (the network's own class of each training image).
+    After `fit`: classes_ (labels as they were given), class_names_ (texts), labels_ (n_train,) indices into them,
+    layer_ and layer_name_, metric_, pooling_, network_proba_ (n_train, outputs), network_predictions_ (n_train,), the
+    index of the network's largest output, comparable_ (whether the network has as many outputs as there are classes),
+    train_ (`Inputs`), n_features_in_ (dimensions of the embedding).
+
+    k and weights may be changed after `fit`; layer, metric, pooling or the network's weights may not: every method then
+    raises ValueError and asks for another `fit`.
     """
 
-    def __init__(self, model, layer=14, k=10, metric="cosine", weights="uniform", pooling="none", batch_size=256,
-                 device="auto"):
+    def __init__(self, model: torch.nn.Module | None, layer: int | str | None = None, k: int = 10,
+                 metric: str | Callable = "cosine", weights: str | Callable = "uniform", pooling: str = "none",
+                 batch_size: int = 256, device: str = "auto", memory_budget: float | None = None,
+                 describe: Callable[[Any], Any] | None = None):
         self.model = model
         self.layer = layer
         self.k = k
@@ -42,83 +61,222 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         self.pooling = pooling
         self.batch_size = batch_size
         self.device = device
+        self.memory_budget = memory_budget
+        self.describe = describe
 
-    def fit(self, train_set, y=None):
-        """Embed the training images: a data set, or images with labels y. Raises ValueError for bad parameters."""
-        train = as_image_set(train_set, y)
-        self.layer_name_ = layer_name(self.model, self.layer)
-        check_k(self.k, len(train))
-        one_of("metric", self.metric, METRICS)
+    def fit(self, train_set: Any, y: Any = None, classes: Sequence[str] | None = None) -> EBEClassifier:
+        """Embed the training examples; see `ebe_utils.inputs.as_inputs` for what they may be.
+
+        y: (n,) integers or texts, where `train_set` has no labels of its own. classes: the names of the network's
+        outputs in their order; by default those of the data set, else the sorted labels. Raises ValueError for
+        parameters that do not fit. Warns where the network's outputs are not the classes of the labels.
+        """
+        train = as_inputs(train_set, y)
+        integer("batch_size", self.batch_size, 1)
+        if train.n is not None:
+            check_k(self.k, train.n)
+        check_metric(self.metric)
         check_weights("weights", self.weights, self.metric)
-        self.train_, self.labels_ = train, train.labels
-        self.classes_, self.class_names_ = np.arange(len(train.classes)), train.classes
         vars(self).pop("_index", None)  # a fit that fails leaves the classifier unfitted
-        embeddings, self.network_predictions_ = self._embed(train.images)
-        if self.network_predictions_.max() >= len(self.classes_):
-            raise ValueError(f"the network predicts class {self.network_predictions_.max()}, but the training set has "
-                             f"{len(self.classes_)} classes; pass the data set that the network was trained on.")
-        self._embeddings, self._index = embeddings, Index(embeddings, self.metric)
+        self.layer_ = default_layer(self.model) if self.layer is None else self.layer
+        self.layer_name_ = layer_name(self.model, self.layer_)
+        embeddings, logits = self._embed(train)
+        if train.labels is None:
+            raise ValueError("the training examples have no labels; pass them as y, or with each example.")
+        self._set_labels(train, classes)
+        self._finish(train, embeddings, _softmax(logits), logits.shape[1] == len(self.classes_))
+        self._watch = NetworkWatch(self.model)
+        self._warn_of_other_classes()
         return self
 
-    def _embed(self, images):
-        """(embeddings (n, d), the network's classes (n,)) from one pass."""
-        parts = [(batch[self.layer].cpu().numpy(), logits.argmax(1).cpu().numpy()) for _, batch, logits in
-                 iter_embeddings(self.model, images, [self.layer], self.pooling, self.batch_size, self.device)]
-        return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+    @classmethod
+    def from_embeddings(cls, embeddings: np.ndarray, y: Any, network_proba: np.ndarray | None = None,
+                        classes: Sequence[str] | None = None, examples: Any = None, name: str = "embeddings",
+                        **settings: Any) -> EBEClassifier:
+        """A fitted classifier of embeddings (n, d) that someone already has; its queries are embeddings, too.
 
-    def _query(self, images):
+        y: (n,) labels. network_proba: (n, outputs), what the network said of the training examples, if it is known.
+        examples: (n, ...) to be shown. name: of the layer. settings: k, metric, weights, memory_budget, describe.
+        """
+        self = cls(None, **settings)
+        rows = np.asarray(embeddings, np.float32)
+        if rows.ndim != 2:
+            raise ValueError(f"embeddings have shape {rows.shape}; pass one row per example, (n, dimension).")
+        train = as_inputs(rows if examples is None else examples, y)
+        if train.n != len(rows):
+            raise ValueError(f"{train.n} examples do not match {len(rows)} embeddings; pass one for each.")
+        check_k(self.k, len(rows))
+        check_metric(self.metric)
+        check_weights("weights", self.weights, self.metric)
+        self.layer_ = self.layer_name_ = name
+        self._set_labels(train, classes)
+        self._finish(train, rows, network_proba, True)
+        self._has_examples = examples is not None
+        return self
+
+    def _set_labels(self, train, classes):
+        labels = train.labels
+        if labels.dtype.kind in "iu" and (classes is not None or train.classes or labels.min() >= 0):
+            names = tuple(map(str, classes or train.classes or range(int(labels.max()) + 1)))
+            if labels.min() < 0 or labels.max() >= len(names):
+                raise ValueError(f"labels run from {labels.min()} to {labels.max()}, but there are {len(names)} "
+                                 f"classes; pass labels from 0 to {len(names) - 1}, or the names of all classes.")
+            self.classes_, self.class_names_, self.labels_ = np.arange(len(names)), names, labels.astype(np.int64)
+            return
+        self.classes_ = np.unique(labels) if classes is None else np.asarray(classes)
+        places = {label: i for i, label in enumerate(self.classes_.tolist())}
+        if missing := sorted(set(labels.tolist()) - set(places), key=str):
+            raise ValueError(f"label {missing[0]!r} is not among the classes {', '.join(map(str, self.classes_))}; "
+                             "pass the names of all classes.")
+        self.labels_ = np.array([places[label] for label in labels.tolist()], np.int64)
+        self.class_names_ = tuple(map(str, self.classes_))
+
+    def _finish(self, train, embeddings, network_proba, comparable):
+        self.train_, self.network_proba_, self._embeddings = train, network_proba, embeddings
+        self.network_predictions_ = None if network_proba is None else network_proba.argmax(1)
+        self.comparable_ = comparable and network_proba is not None
+        self.metric_, self.pooling_, self.n_features_in_ = self.metric, self.pooling, embeddings.shape[1]
+        self._signature, self._has_examples = train.signature(), True
+        self._index = Index(embeddings, self.metric, memory_budget=self.memory_budget)
+
+    def _warn_of_other_classes(self):
+        said = self.network_proba_.shape[1]
+        if not self.comparable_:
+            warnings.warn(f"the network has {said} outputs and the labels {len(self.classes_)} classes: its own answer "
+                          "is shown by number and not compared with the vote. If these are the network's classes, "
+                          "pass the names of all of them: fit(..., classes=[...]).", stacklevel=3)
+        elif self.labels_.size >= 50 and (right := (self.network_predictions_ == self.labels_).mean()) < 1 / said:
+            warnings.warn(f"the network gives only {right:.0%} of the training examples their label, less than chance: "
+                          "are its outputs in the order of the classes? Pass fit(..., classes=[...]).", stacklevel=3)
+
+    # --- from inputs to votes ----------------------------------------------------------------------------------------
+
+    def _embed(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+        """(embeddings (n, d), logits (n, outputs)) from one pass."""
+        rows, said, at = None, [], 0
+        for found, logits in embed_batches(self.model, inputs.batches(self.batch_size), [self.layer_], self.pooling,
+                                           self.device):
+            part = found[self.layer_].cpu().numpy()
+            if rows is None:
+                rows = np.empty((inputs.n, part.shape[1]), np.float32) if inputs.n else []
+            if isinstance(rows, list):
+                rows.append(part)
+            else:
+                rows[at:at + len(part)] = part
+            said.append(logits.float().cpu().numpy())
+            at += len(part)
+        return np.concatenate(rows) if isinstance(rows, list) else rows, np.concatenate(said)
+
+    def _check_unchanged(self):
         check_is_fitted(self, "_index")
-        return as_batch(images, (self.train_.images.dtype, self.train_.shape))[0]
+        for name in FITTED:
+            now, then = getattr(self, name), getattr(self, f"{name}_")
+            if now != then and not (name == "layer" and (now is None or self.model is None)):
+                raise ValueError(f"{name} is {now!r}, but this classifier was fitted with {name}={then!r}; call fit "
+                                 f"again, or set {name} back.")
+        if self.model is not None and self._watch.changed(self.model):
+            raise ValueError("the network's weights have changed since the training examples were embedded; call fit "
+                             "again.")
 
-    def kneighbors(self, images, k=None):
-        """(distances, indices) of the k nearest training images, each (n, k), nearest first."""
-        images, k = self._query(images), check_k(self.k if k is None else k, len(self.train_))
-        return self._index.kneighbors(self._embed(images)[0], k)
+    def _query(self, data):
+        """(embeddings, the network's probabilities or None, inputs, whether it was a single one)."""
+        self._check_unchanged()
+        if self.model is None:
+            rows = np.asarray(data, np.float32)
+            single = rows.ndim == 1
+            return (rows[None] if single else rows), None, as_inputs(rows[None] if single else rows), single
+        inputs, single = as_queries(data, self._signature)
+        embeddings, logits = self._embed(inputs)
+        return embeddings, _softmax(logits), inputs, single
 
-    def _neighbors(self, embeddings):
+    def _vote(self, embeddings):
         """(distances, indices, weights), each (n, k)."""
-        distances, indices = self._index.kneighbors(embeddings, self.k)
-        if is_nnk(check_weights("weights", self.weights, self.metric)):
+        distances, indices = self._index.kneighbors(embeddings, check_k(self.k, len(self.labels_)))
+        if is_nnk(check_weights("weights", self.weights, self.metric_)):
             return distances, indices, nnk_weights(self._embeddings, embeddings, indices)
         return distances, indices, vote_weights(distances, self.weights)
 
-    def attributions(self, images):
-        """The weight of every training image for every query: scipy CSR (n, n_train), rows with sum 1.
+    def kneighbors(self, X: Any, k: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """(distances float32, indices int64) of the k nearest training examples, each (n, k), nearest first."""
+        check_is_fitted(self, "_index")
+        k = check_k(self.k if k is None else k, len(self.labels_))
+        return self._index.kneighbors(self._query(X)[0], k)
 
-        `attributions(images) @ one_hot(labels_) == predict_proba(images)`. So the mean of the attributions at several
-        layers is an attribution, too, and its prediction is that of their summed votes (notebook 09).
+    def attributions(self, X: Any) -> sp.csr_array:
+        """The weight of every training example for every query: scipy CSR (n, n_train), rows with sum 1.
+
+        `attributions(X) @ one_hot(labels_) == predict_proba(X)`. So the mean of the attributions at several layers is
+        an attribution, too, and its prediction is that of their summed votes (notebook 09).
         """
-        _, indices, weights = self._neighbors(self._embed(self._query(images))[0])
-        n, k = indices.shape
-        found = sp.csr_array((weights.ravel(), indices.ravel(), np.arange(n + 1) * k), shape=(n, len(self.train_)))
-        found.eliminate_zeros()
-        return found
+        return self.explain_batch(X).attributions
 
-    def predict_proba(self, images):
+    def predict_proba(self, X: Any) -> np.ndarray:
         """Share of the votes for each class, (n, classes)."""
-        return self.attributions(images) @ one_hot(self.labels_, len(self.classes_))
+        return self.attributions(X) @ one_hot(self.labels_, len(self.classes_))
 
-    def predict(self, images):
+    def predict(self, X: Any) -> np.ndarray:
         """The class with most votes, (n,); of several, the one with the smallest index, as scikit-learn decides."""
-        shares = self.predict_proba(images)
-        return self.classes_[shares.argmax(1)]
+        return self.classes_[self.predict_proba(X).argmax(1)]
 
-    def network_predict(self, images):
-        """The network's own prediction, (n,)."""
-        return self._embed(self._query(images))[1]
+    def network_predict(self, X: Any) -> np.ndarray | None:
+        """The network's own prediction, (n,): the number of its largest output; None without a network."""
+        proba = self._query(X)[1]
+        return None if proba is None else proba.argmax(1)
 
-    def explain(self, image):
-        """An `Explanation` of the prediction for one image."""
-        image = self._query(image)
-        if len(image) != 1:
-            raise ValueError(f"explain takes one image, not {len(image)}; call it for each of them.")
-        embedding, network = self._embed(image)
-        distances, indices, weights = (rows[0] for rows in self._neighbors(embedding))
-        distances, indices, weights = (row[weights > 0] for row in (distances, indices, weights))
-        # bincount adds in order, as the sparse product of predict_proba does, so that equal shares are equal.
-        proba = np.bincount(self.labels_[indices], weights, len(self.classes_))
-        return Explanation(
-            indices=indices, labels=self.labels_[indices], distances=distances, weights=weights, proba=proba,
-            prediction=int(proba.argmax()), network_prediction=int(network[0]), classes=self.class_names_,
-            layer=self.layer, layer_name=self.layer_name_, metric=self.metric, image=image[0],
-            examples=self.train_.images[indices])
+    def explain(self, x: Any) -> Explanation:
+        """An `Explanation` of the prediction for one input, with or without its batch axis."""
+        found = self.explain_batch(x)
+        if len(found) != 1:
+            raise ValueError(f"explain takes one image, not {len(found)}; pass them to explain_batch.")
+        return found[0]
+
+    def explain_batch(self, X: Any) -> Explanations:
+        """`Explanations` of several inputs, from one forward pass and one search."""
+        embeddings, proba, inputs, _ = self._query(X)
+        distances, indices, weights = self._vote(embeddings)
+        fetch = self.train_.fetch if self._has_examples else lambda at: None
+
+        def make(i):
+            shown = inputs.fetch(np.array([i]))
+            return Explanation.of_votes(
+                indices[i], distances[i], weights[i], self.labels_, self.class_names_, fetch,
+                network_prediction=None if proba is None else int(proba[i].argmax()),
+                network_proba=None if proba is None else proba[i], comparable=self.comparable_, layer=self.layer_,
+                layer_name=self.layer_name_, metric=_named(self.metric_), describe=self.describe,
+                image=None if shown is None or self.model is None else _first(shown))
+
+        return Explanations(indices, distances, weights, self.labels_, self.class_names_, proba, self.comparable_, make)
+
+    # --- keeping it --------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the fitted classifier to a folder, as safetensors and JSON; see `ebe_utils.saved`."""
+        return save_classifier(self, folder)
+
+    @classmethod
+    def load(cls, folder: str | Path, model: torch.nn.Module | None = None, train_set: Any = None,
+             verify: bool = False) -> EBEClassifier:
+        """Read what `save` wrote, for the same network; see `ebe_utils.saved`."""
+        return load_classifier(cls, folder, model, train_set, verify)
+
+    def __sklearn_clone__(self):
+        """The same parameters, not fitted, around the same network: its weights are not copied."""
+        return type(self)(**self.get_params(deep=False))
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "_index")
+
+
+def _softmax(logits):
+    """(n, outputs) float64."""
+    return torch.from_numpy(logits).double().softmax(1).numpy()
+
+
+def _named(metric):
+    return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
+
+
+def _first(examples):
+    if isinstance(examples, dict):
+        return {name: value[0] for name, value in examples.items()}
+    return tuple(value[0] for value in examples) if isinstance(examples, tuple) else examples[0]

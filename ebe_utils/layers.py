@@ -74,3 +74,28 @@ def layer_table(model, image_shape, n_images=None):
              "dimension": int(np.prod(shapes[name]))} for i, name in conv_layers(model).items()]
     table = pd.DataFrame(rows).set_index("layer")
     return table if n_images is None else table.assign(MiB=(table["dimension"] * 4 * n_images / 2**20).round(1))
+
+
+def default_layer(model: torch.nn.Module) -> int | str:
+    """The layer that is explained where none is named.
+
+    With convolutions, the one at the paper's relative depth: its layer 14 of 20, in general round(0.7 n). Without, the
+    block at that depth of the longest chain of alike modules (the encoder layers of a transformer); else the module
+    before the last linear one. Raises ValueError where there is none of these.
+    """
+    if convs := conv_layers(model):
+        return max(1, round(0.7 * len(convs)))
+    chains = []
+    for name, module in model.named_modules():
+        kinds = [type(child) for child in module.children()]
+        if len(kinds) >= 3 and len(set(kinds)) == 1 and not isinstance(next(module.children()), nn.Linear):
+            chains.append([f"{name}.{child}".lstrip(".") for child, _ in module.named_children()])
+    if chains:
+        blocks = max(chains, key=len)
+        return blocks[max(0, round(0.7 * len(blocks)) - 1)]
+    leaves = [(name, module) for name, module in model.named_modules() if name and not any(module.children())]
+    last = max((i for i, (_, module) in enumerate(leaves) if isinstance(module, nn.Linear)), default=0)
+    if last == 0:
+        raise ValueError("this network has no layer that stands out; name one: layer='...'. "
+                         "`dict(model.named_modules())` lists them.")
+    return leaves[last - 1][0]

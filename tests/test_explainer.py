@@ -202,7 +202,7 @@ def test_the_network_speaks_for_itself(ebe, trained, small):
 
 def test_attributes_after_fit(ebe, small):
     assert ebe.layer_name_ == "layer3.1.conv1" and ebe.class_names_ == tuple("0123456789")
-    assert ebe.classes_.tolist() == list(range(10)) and ebe.train_ is small[0]
+    assert ebe.classes_.tolist() == list(range(10)) and ebe.train_.images is small[0]
     np.testing.assert_array_equal(ebe.labels_, small[0].labels)
 
 
@@ -233,7 +233,7 @@ def test_the_classifier_follows_scikit_learns_conventions(ebe, points):
     net, data = points
     mine = EBEClassifier(net, "flat", k=2, metric="euclidean")
     assert set(mine.get_params(deep=False)) == {"model", "layer", "k", "metric", "weights", "pooling", "batch_size",
-                                                "device"}
+                                                "device", "memory_budget", "describe"}
     copied = clone(mine)
     assert copied.k == 2 and copied.layer == "flat"
     with pytest.raises(NotFittedError):
@@ -246,10 +246,9 @@ def test_the_classifier_follows_scikit_learns_conventions(ebe, points):
 def test_a_failed_fit_leaves_the_classifier_unfitted(points):
     net, data = points
     ebe = EBEClassifier(net, "flat", k=2, metric="euclidean")
-    one_class = ImageSet(data.images, np.zeros(5, int))
     for _ in range(2):
-        with pytest.raises(ValueError, match="predicts class 1, but the training set has 1 classes"):
-            ebe.fit(one_class)
+        with pytest.raises(ValueError, match="there are 2 classes"):
+            ebe.fit(data.images, data.labels, classes=["a", "b"])
         with pytest.raises(NotFittedError):
             ebe.predict(data.images)
         ebe.fit(data)
@@ -389,5 +388,5 @@ def test_explain_takes_one_image(ebe, small):
 
 def test_another_layer_after_fit_is_noticed(trained, small):
     ebe = EBEClassifier(trained, layer=14).fit(small[0]).set_params(layer=1)
-    with pytest.raises(ValueError, match="same layer and pooling"):
+    with pytest.raises(ValueError, match="fitted with layer=14; call fit again"):
         ebe.predict(small[1].images)

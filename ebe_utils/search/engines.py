@@ -33,6 +33,10 @@ def check_k(k, n_train):
     return integer("k", k, 1, n_train, f" (there are {n_train} training images)")
 
 
+def check_metric(metric):
+    return one_of("metric", metric, METRICS)
+
+
 def check_engine(engine, metric, device="cpu"):
     """The engine's name; ValueError for one that cannot do what is asked."""
     one_of("engine", engine, ENGINES)

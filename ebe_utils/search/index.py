@@ -21,7 +21,7 @@ def _vectors(x, what):
 class Index:
     """Training embeddings held in memory and made ready once, for queries that come later."""
 
-    def __init__(self, train, metric="cosine", device="cpu"):
+    def __init__(self, train, metric="cosine", device="cpu", memory_budget=None):
         train = _vectors(train, "the training embeddings").to(device)
         check_engine("auto", metric, device)
         self.basis, self.shape = None, train.shape
