@@ -1,64 +1,96 @@
-"""Step 3, embeddings: what a layer puts out for an image (Transform in the paper's algorithm 1)."""
+"""Step 3, embeddings: the output of a layer for each image (Transform in the paper's algorithm 1)."""
 
 import contextlib
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from torch import nn
 
 from .checks import integer, one_of
 from .data import as_tensor, check_values, scale
+from .forward import batch_length, evaluating, on_device, only_tensor, run_network
 from .layers import layer_name, layer_names
-from .model import evaluating, on_device
+from .pooling import POOLINGS, pool
 
-POOLINGS = ("none", "avg")
+Layers = str | int | Sequence[str | int]
+Batch = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 
 
-def iter_embeddings(model, images, layers="all", pooling="none", batch_size=256, device="auto", into=None):
-    """Yield (slice, {layer: embeddings}, logits) for one batch of images after another, in a single pass.
+def embed_batches(model: nn.Module, batches: Iterable[Batch], layers: Layers = "all", pooling: str = "none",
+                  device: str | torch.device = "auto", into: Mapping | None = None,
+                  ) -> Iterator[tuple[dict, torch.Tensor]]:
+    """Yield ({layer: embeddings}, logits) for each of `batches`, in a single pass.
 
-    layers: "all" (every convolution, by number), or a list of the paper's numbers and module names. embeddings:
-    float32 tensors on `device`, (batch, dimension), of what the layer puts out, before batch normalisation and
-    residual sum; flattened, or averaged over positions for pooling="avg". logits: the network's own output.
+    batches: what the network takes: tensors (b, ...); tuples or lists of tensors, for networks with several inputs;
+    or dicts, which become keyword arguments. They are moved to `device`, floating-point numbers to the network's dtype.
+    layers: "all" (every convolution, by number), or a list of the paper's numbers and module names.
+    embeddings: (b, dimension) float32 on `device`: the layer's output, flattened (pooling="none"), averaged over its
+    positions ("avg") or at the first token ("first"); see `ebe_utils.pooling` for which axis holds the channels. In a
+    network of another precision they are rounded to float32. logits: (b, classes) float32, see `logits_of`.
     into: {layer: float32 tensor (rows, dimension)} to write the embeddings to, in place of new memory for each batch;
-    rows is a multiple of batch_size, or enough for all images, and is filled from the top again when it is full.
+    rows is a multiple of the batch size, or enough for all inputs, and is filled from the top again when it is full.
 
-    The network is run in evaluation mode and left as it was. Raises ValueError for a layer that is not there, that
-    runs more or less than once per forward pass, or whose output is not one tensor.
+    The network runs in evaluation mode and is left as it was; several threads may use it at once. Raises ValueError for
+    a layer that is not there, that runs more or less than once per forward pass, whose output is not one tensor with a
+    row for each input, or whose output is not finite.
     """
     one_of("pooling", pooling, POOLINGS)
+    model, device = on_device(model, device)
+    start = 0
+    with _capture(model, layer_names(model, layers), pooling, into) as outputs:
+        for batch in batches:
+            size = batch_length(batch)
+            with outputs.during(start, size), evaluating(model), torch.inference_mode():
+                logits = run_network(model, batch, device).float()
+            found = outputs.collect()
+            if not torch.isfinite(logits.sum()) and not (finite := torch.isfinite(logits).all(1)).all():
+                raise ValueError(f"the network's own output holds NaN or infinity (first for input "
+                                 f"{start + int((~finite).nonzero()[0])}); its weights or the input are broken.")
+            yield found, logits
+            start += size
+
+
+def iter_embeddings(model: nn.Module, images: ArrayLike | torch.Tensor, layers: Layers = "all", pooling: str = "none",
+                    batch_size: int = 256, device: str | torch.device = "auto", into: Mapping | None = None,
+                    ) -> Iterator[tuple[slice, dict, torch.Tensor]]:
+    """Yield (slice, {layer: embeddings}, logits) for one batch of images after another: `embed_batches`, which see."""
     integer("batch_size", batch_size, 1)
     images = as_tensor(images)
     check_values(images, "the images")
+    one_of("pooling", pooling, POOLINGS)
     model, device = on_device(model, device)
-    with _capture(model, layer_names(model, layers), pooling, into) as outputs:
-        for start in range(0, len(images), batch_size):
-            outputs.start = start
-            # Afresh for each batch: a consumer may train the same network between two of them.
-            outputs.clear()
-            with evaluating(model), torch.inference_mode():
-                logits = model(scale(images[start:start + batch_size].to(device)))
-            yield slice(start, start + len(logits)), outputs.collect(), logits
+    batches = (scale(part.to(device)) for part in images.split(batch_size))
+    start = 0
+    for found, logits in embed_batches(model, batches, layers, pooling, device, into):
+        yield slice(start, start + len(logits)), found, logits
+        start += len(logits)
 
 
-def embed(model, images, layers="all", pooling="none", batch_size=256, device="auto"):
-    """{layer: (n, dimension) float32 array} for all `layers` from a single pass; see `iter_embeddings`.
+def embed(model: nn.Module, images: ArrayLike | torch.Tensor, layers: Layers = "all", pooling: str = "none",
+          batch_size: int = 256, device: str | torch.device = "auto") -> np.ndarray | dict:
+    """{layer: (n, dimension) float32 array} for all `layers` from a single pass; see `embed_batches`.
 
     One layer, not in a list, gives its array alone.
     """
     single = isinstance(layers, int | np.integer) or isinstance(layers, str) and layers != "all"
     images = as_tensor(images)
     wanted = [layers] if single else layers
+    model, device = on_device(model, device)
     dimensions, _ = probe(model, images, wanted, pooling, device)
     out = {layer: torch.empty(len(images), d) for layer, d in dimensions.items()}
     for _ in iter_embeddings(model, images, wanted, pooling, batch_size, device, out):
         pass
-    out = {layer: values.numpy() for layer, values in out.items()}
-    return out[layers] if single else out
+    arrays = {layer: values.numpy() for layer, values in out.items()}
+    return arrays[layers] if single else arrays
 
 
-def probe(model, images, layers="all", pooling="none", device="auto"):
+def probe(model: nn.Module, images: ArrayLike | torch.Tensor, layers: Layers = "all", pooling: str = "none",
+          device: str | torch.device = "auto") -> tuple[dict, int]:
     """({layer: dimension}, bytes that the largest output of any module takes for one image), from one image."""
-    sizes = []
+    sizes: list[int] = []
     hooks = [module.register_forward_hook(
         lambda m, args, out: sizes.append(out.nbytes) if isinstance(out, torch.Tensor) else None)
         for module in model.modules()]
@@ -70,40 +102,57 @@ def probe(model, images, layers="all", pooling="none", device="auto"):
     return {layer: values.shape[1] for layer, values in found.items()}, max(sizes, default=0)
 
 
-def feature_maps(model, images, layer, device="auto"):
-    """What a layer puts out before it is flattened, (n, channels, height, width) float32."""
+def feature_maps(model: nn.Module, images: ArrayLike | torch.Tensor, layer: str | int,
+                 device: str | torch.device = "auto") -> np.ndarray:
+    """A layer's output before it is flattened, (n, channels, height, width) float32 for a convolution of images."""
     model, device = on_device(model, device)
-    maps = []
-    hook = model.get_submodule(layer_name(model, layer)).register_forward_hook(
-        lambda module, args, out: maps.append(out.detach().float().cpu().numpy().copy()))
-    try:
-        with evaluating(model), torch.inference_mode():
-            model(scale(as_tensor(images).to(device)))
-    finally:
-        hook.remove()
-    return np.concatenate(maps)
+    images = as_tensor(images)
+    check_values(images, "the images")
+    with _capture(model, {layer: layer_name(model, layer)}, None, None) as outputs:
+        with outputs.during(0, len(images)), evaluating(model), torch.inference_mode():
+            run_network(model, scale(images.to(device)), device)
+        return outputs.collect()[layer].cpu().numpy()
 
 
 class _Outputs:
-    """Embeddings of the last forward pass: {layer: [embeddings, ...]}, one in each list if all went well."""
+    """Embeddings of the forward pass that runs: {layer: [embeddings, ...]}, one in each list if all went well."""
 
-    def __init__(self, layers, pooling, into):
-        self.found, self.pooling, self.into, self.start = {layer: [] for layer in layers}, pooling, into, 0
+    def __init__(self, model, names, pooling, into):
+        self.model, self.names, self.pooling, self.into = model, names, pooling, into
+        self.found, self.start, self.size, self.thread = {layer: [] for layer in names}, 0, 0, None
 
-    def clear(self):
+    @contextlib.contextmanager
+    def during(self, start, size):
+        """The forward pass of a batch of inputs, from number `start`: only what it runs is kept.
+
+        Hooks see every pass through a module: other threads' passes, and the consumer's between two batches.
+        """
         for found in self.found.values():
             found.clear()
+        self.start, self.size, self.thread = start, size, threading.get_ident()
+        try:
+            yield
+        finally:
+            self.thread = None
 
-    def keep(self, layer, out):
-        if not isinstance(out, torch.Tensor) or out.ndim < 2:
-            raise ValueError(f"layer {layer!r} puts out {type(out).__name__}, not one tensor per image; "
-                             "choose another.")
+    def keep(self, layer, output):
+        if self.thread != threading.get_ident():
+            return
+        out = only_tensor(output)
+        if out is None or out.ndim < 2:
+            raise ValueError(f"layer {layer!r} outputs a {type(output).__name__}, not one tensor per image; "
+                             "choose another, one inside it perhaps.")
+        if len(out) != self.size:
+            raise ValueError(f"layer {layer!r} outputs {len(out)} rows for a batch of {self.size} inputs (shape "
+                             f"{tuple(out.shape)}); an embedding needs one row for each. Choose another layer, or "
+                             "build the network with batch_first=True.")
         out = out.detach()
-        if self.pooling == "avg" and out.ndim > 2:
-            out = out.flatten(2).mean(2)
-        # A copy: a later in-place operation (ReLU) may overwrite what the layer put out.
+        if self.pooling is not None:
+            out = pool(out, self.pooling, self.model, self.names[layer])
+        # A copy: a later in-place operation (ReLU) may overwrite what the layer returned.
         if self.into is None:
-            out = out.flatten(1).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+            out = out.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+            out = out if self.pooling is None else out.flatten(1)
         elif not self.found[layer]:
             buffer = self.into[layer]
             at = self.start % len(buffer)
@@ -113,17 +162,27 @@ class _Outputs:
     def collect(self):
         for layer, found in self.found.items():
             if len(found) != 1:
-                times = len(found)
-                self.clear()
-                raise ValueError(f"layer {layer!r} runs {times} times in a forward pass, so its output is not one "
-                                 "embedding; choose a module that runs once (the block around it, say).")
-        return {layer: found.pop() for layer, found in self.found.items()}
+                raise ValueError(
+                    f"layer {layer!r} runs {len(found)} times in a forward pass, so its output is not one embedding; "
+                    "choose a module that runs once (the block around it, say)." if found else
+                    f"layer {layer!r} runs 0 times in a forward pass, or where its output cannot be seen (compiled and "
+                    "scripted networks, nn.DataParallel); choose another, or pass the plain network.")
+        kept = {layer: found.pop() for layer, found in self.found.items()}
+        # A sum is not finite if one of its terms is not: one number per layer leaves the device.
+        sums = torch.stack([out.sum() for out in kept.values()])
+        if not torch.isfinite(sums).all():
+            for layer, out in kept.items():
+                if not (finite := torch.isfinite(out.flatten(1)).all(1)).all():
+                    raise ValueError(f"the output of layer {layer!r} holds NaN or infinity (first for input "
+                                     f"{self.start + int((~finite).nonzero()[0])}), so nothing is near it; the "
+                                     "network's weights or the input are broken, or its precision is too low.")
+        return kept
 
 
 @contextlib.contextmanager
 def _capture(model, names, pooling, into):
     """`_Outputs` that hooks fill while the with block lasts."""
-    outputs = _Outputs(names, pooling, into)
+    outputs = _Outputs(model, names, pooling, into)
     handles = [model.get_submodule(name).register_forward_hook(
         lambda module, args, out, layer=layer: outputs.keep(layer, out)) for layer, name in names.items()]
     try:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .checks import did_you_mean, integer
-from .model import device_of, evaluating
+from .forward import device_of, evaluating
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

@@ -1,7 +1,5 @@
-"""The network: ResNet18 as the paper trains it, running any network without changing it, and its checkpoint."""
+"""The network: ResNet18 as the paper trains it, and its checkpoint. How any network is run: `ebe_utils.forward`."""
 
-import contextlib
-import copy
 import json
 
 import torch
@@ -9,9 +7,12 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from .checks import integer, one_of
-from .data import as_image_set, as_tensor, scale
+from .data import as_image_set, scale
 from .files import read_tensors, write_tensors
+from .forward import device_of, evaluating, logits_of, on_device, predict_logits
 
+__all__ = ["STEMS", "ResNet18", "device_of", "evaluating", "freeze", "load_model", "logits_of", "on_device",
+           "predict_logits", "resnet18_for", "save_model"]
 STEMS = ("imagenet", "cifar")
 
 
@@ -58,51 +59,6 @@ def resnet18_for(train_set, stem="imagenet", seed=0):
     model.mean.copy_(mean[:, None, None])
     model.std.copy_((square - mean**2).clamp_min(0).sqrt().clamp_min(1e-3)[:, None, None])
     return model.to(memory_format=torch.channels_last).eval()
-
-
-def device_of(model):
-    """The device of the network's first parameter or buffer."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
-
-
-def on_device(model, device="auto"):
-    """(network, device): the network itself if it is there already, else a copy moved there.
-
-    "auto": where the network is, but CUDA if there is one and the network is on the CPU.
-    """
-    here = device_of(model)
-    if device == "auto":
-        device = torch.device("cuda") if here.type == "cpu" and torch.cuda.is_available() else here
-    else:
-        try:
-            device = torch.device(device)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError, TypeError) as error:
-            raise ValueError(f"device={device!r} cannot be used here ({str(error).splitlines()[0]}); "
-                             "pass 'auto', 'cpu' or the name of a device that torch sees.") from None
-    same = here.type == device.type and (device.index is None or here.index == device.index)
-    return (model, here) if same else (copy.deepcopy(model).to(device), device)
-
-
-@contextlib.contextmanager
-def evaluating(model):
-    """Evaluation mode for the time of a with block; every module's own mode is put back after it."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        yield model.eval()
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-def predict_logits(model, images, batch_size=256, device="auto"):
-    """The network's outputs for `images`, (n, classes) float32."""
-    model, device = on_device(model, device)
-    with evaluating(model), torch.inference_mode():
-        parts = [model(scale(batch.to(device))).float().cpu() for batch in as_tensor(images).split(batch_size)]
-    return torch.cat(parts).numpy()
 
 
 def _identity(model, data):

@@ -6,7 +6,7 @@ import numpy as np
 
 from .checks import one_of
 from .data import as_tensor, scale
-from .embeddings import POOLINGS, feature_maps
+from .embeddings import feature_maps
 from .layers import layer_name
 from .model import evaluating, on_device, predict_logits
 
@@ -20,7 +20,7 @@ def contributions(f, g, metric="cosine", pooling="none"):
     The cosine with an embedding of zeros is 0. Raises ValueError for shapes that do not fit.
     """
     one_of("metric", metric, ("cosine", "euclidean"))
-    one_of("pooling", pooling, POOLINGS)
+    one_of("pooling", pooling, ("none", "avg"))
     f, g = np.asarray(f, float), np.asarray(g, float)
     if min(f.ndim, g.ndim) < 3 or f.shape[-3] != g.shape[-3] or (pooling == "none" and f.shape[-2:] != g.shape[-2:]):
         raise ValueError(f"outputs of shapes {f.shape} and {g.shape} do not fit; pass two of one layer, (..., "

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from ebe_utils import conv_layers, embed
-from ebe_utils.embeddings import feature_maps, iter_embeddings
+from ebe_utils.embeddings import embed_batches, feature_maps, iter_embeddings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -112,7 +112,7 @@ def test_the_network_is_left_as_it_was(tiny_net, stripes):
     feature_maps(tiny_net, stripes[1].images, 1)
     with pytest.raises(ValueError, match="no module"):
         embed(tiny_net, stripes[1].images, ["conv1", "conv9"])
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="does not take this input"):
         embed(tiny_net, stripes[1].images[:, :, :2, :2])  # too small for the second convolution
     next(iter_embeddings(tiny_net, stripes[1].images, batch_size=4))
     assert [m.training for m in tiny_net.modules()] == modes
@@ -150,7 +150,7 @@ class Twice(nn.Module):
 
 
 @pytest.mark.parametrize("layer, words", [("shared", "runs 2 times"), ("unused", "runs 0 times"),
-                                          ("lstm", "puts out tuple, not one tensor")])
+                                          ("lstm", "outputs a tuple, not one tensor")])
 def test_layers_without_one_output_per_image_are_refused(layer, words):
     net = Twice()
     with pytest.raises(ValueError, match=f"layer '{layer}' {words}"):
@@ -174,3 +174,42 @@ def test_any_network_with_named_layers():
 def test_what_embed_refuses(tiny_net, options, error, words):
     with pytest.raises(error, match=words):
         embed(**{"model": tiny_net, "images": torch.rand(2, 1, 8, 8)} | options)
+
+
+# --- batches of any kind of input ----------------------------------------------------------------------------------
+
+
+class TwoInputs(nn.Module):
+    """A network with two inputs, the second one optional: by position or by keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x, shift=None):
+        hidden = self.hidden(x)
+        return {"logits": self.head(hidden if shift is None else hidden + shift), "hidden": hidden}
+
+
+def test_batches_may_be_tensors_tuples_or_dicts():
+    net, x, shift = TwoInputs(), torch.rand(5, 3), torch.rand(5, 4)
+    with torch.no_grad():
+        hidden, plain, shifted = net(x)["hidden"], net(x)["logits"], net(x, shift)["logits"]
+    for batches, expected in (([x[:3], x[3:]], plain), ([(x[:3], shift[:3]), [x[3:], shift[3:]]], shifted),
+                              ([{"x": x[:3], "shift": shift[:3]}, {"x": x[3:], "shift": shift[3:]}], shifted)):
+        found = list(embed_batches(net, iter(batches), ["hidden"]))
+        assert [len(logits) for _, logits in found] == [3, 2]
+        torch.testing.assert_close(torch.cat([logits for _, logits in found]), expected)
+        torch.testing.assert_close(torch.cat([batch["hidden"] for batch, _ in found]), hidden)
+        assert all(batch["hidden"].dtype == logits.dtype == torch.float32 for batch, logits in found)
+    into = {"hidden": torch.zeros(5, 4)}
+    for _ in embed_batches(net, iter([x[:3], x[3:]]), ["hidden"], into=into):
+        pass
+    torch.testing.assert_close(into["hidden"], hidden)
+
+
+def test_a_batch_without_a_tensor_is_refused():
+    with pytest.raises(TypeError, match="a dict without a tensor"):
+        next(embed_batches(TwoInputs(), [{"x": "text"}], ["hidden"]))
+    with pytest.raises(ValueError, match="unexpected keyword argument 'y'"):
+        next(embed_batches(TwoInputs(), [{"y": torch.rand(2, 3)}], ["hidden"]))
