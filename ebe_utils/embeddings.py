@@ -190,14 +190,3 @@ def _capture(model, names, pooling, into):
     finally:
         for handle in handles:
             handle.remove()
-
-
-def embed_batches(model, batches, layers="all", pooling="none", device="auto", into=None):
-    model, device = on_device(model, device)
-    with _capture(model, layer_names(model, layers), pooling, into) as outputs:
-        for batch in batches:
-            outputs.clear()
-            with evaluating(model), torch.inference_mode():
-                out = model(**batch) if isinstance(batch, dict) else model(*batch) if isinstance(batch, tuple | list) else model(batch)
-            logits = out if isinstance(out, torch.Tensor) else out[0] if isinstance(out, tuple) else out.logits
-            yield outputs.collect(), logits

@@ -13,9 +13,10 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from .checks import integer
+from .checks import integer, one_of
 from .embeddings import embed_batches
 from .explanation import Explanation, Explanations
+from .faithful import TARGETS, nearest_answers
 from .fingerprint import NetworkWatch
 from .inputs import Inputs, as_inputs, as_queries
 from .layers import default_layer, layer_name
@@ -36,9 +37,11 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
     a module name; None takes the paper's 14 in a network of 20 convolutions, else see `layers.default_layer`. k: number
     of examples. metric: "cosine", "euclidean", "manhattan" or a function of two embeddings. weights: a name or a
     function, see `vote_weights`; "nnk", with cosine distance, gives a part of the k all the weight (k = 50 is a good
-    number). pooling: see `ebe_utils.embeddings`. device: "auto", or what torch calls it. memory_budget: GiB that the
-    process may take for the index; None for no limit. describe: a function that turns one example into text, or into an
-    object with `_repr_html_`, where an example is no image.
+    number). pooling: see `ebe_utils.embeddings`. target: "labels", the paper's k nearest examples; or "network", of the
+    `candidates` nearest those k whose softmax is nearest to the query's: an attribution of the network's own answer,
+    also where it is wrong (see `ebe_utils.faithful`). device: "auto", or what torch calls it. memory_budget: GiB that
+    the process may take for the index; None for no limit. describe: a function that turns one example into text, or
+    into an object with `_repr_html_`, where an example is no image.
 
     After `fit`: classes_ (labels as they were given), class_names_ (texts), labels_ (n_train,) indices into them,
     layer_ and layer_name_, metric_, pooling_, network_proba_ (n_train, outputs), network_predictions_ (n_train,), the
@@ -51,14 +54,16 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(self, model: torch.nn.Module | None, layer: int | str | None = None, k: int = 10,
                  metric: str | Callable = "cosine", weights: str | Callable = "uniform", pooling: str = "none",
-                 batch_size: int = 256, device: str = "auto", memory_budget: float | None = None,
-                 describe: Callable[[Any], Any] | None = None):
+                 target: str = "labels", candidates: int = 200, batch_size: int = 256, device: str = "auto",
+                 memory_budget: float | None = None, describe: Callable[[Any], Any] | None = None):
         self.model = model
         self.layer = layer
         self.k = k
         self.metric = metric
         self.weights = weights
         self.pooling = pooling
+        self.target = target
+        self.candidates = candidates
         self.batch_size = batch_size
         self.device = device
         self.memory_budget = memory_budget
@@ -77,6 +82,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
             check_k(self.k, train.n)
         check_metric(self.metric)
         check_weights("weights", self.weights, self.metric)
+        one_of("target", self.target, TARGETS)
         vars(self).pop("_index", None)  # a fit that fails leaves the classifier unfitted
         self.layer_ = default_layer(self.model) if self.layer is None else self.layer
         self.layer_name_ = layer_name(self.model, self.layer_)
@@ -189,9 +195,18 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         embeddings, logits = self._embed(inputs)
         return embeddings, _softmax(logits), inputs, single
 
-    def _vote(self, embeddings):
+    def _vote(self, embeddings, proba):
         """(distances, indices, weights), each (n, k)."""
-        distances, indices = self._index.kneighbors(embeddings, check_k(self.k, len(self.labels_)))
+        k = check_k(self.k, len(self.labels_))
+        if one_of("target", self.target, TARGETS) == "labels":
+            distances, indices = self._index.kneighbors(embeddings, k)
+        else:
+            if self.network_proba_ is None or proba is None:
+                raise ValueError("target='network' needs what the network says, and there is no network; pass "
+                                 "target='labels'.")
+            many = integer("candidates", self.candidates, k, None, ", the number of examples k")
+            distances, indices = self._index.kneighbors(embeddings, min(many, len(self.labels_)))
+            distances, indices, _ = nearest_answers(indices, distances, self.network_proba_, proba, k)
         if is_nnk(check_weights("weights", self.weights, self.metric_)):
             return distances, indices, nnk_weights(self._embeddings, embeddings, indices)
         return distances, indices, vote_weights(distances, self.weights)
@@ -216,7 +231,8 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """The class with most votes, (n,); of several, the one with the smallest index, as scikit-learn decides."""
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        shares = self.predict_proba(X)
+        return self.classes_[shares.argmax(1)]
 
     def network_predict(self, X: Any) -> np.ndarray | None:
         """The network's own prediction, (n,): the number of its largest output; None without a network."""
@@ -233,7 +249,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
     def explain_batch(self, X: Any) -> Explanations:
         """`Explanations` of several inputs, from one forward pass and one search."""
         embeddings, proba, inputs, _ = self._query(X)
-        distances, indices, weights = self._vote(embeddings)
+        distances, indices, weights = self._vote(embeddings, proba)
         fetch = self.train_.fetch if self._has_examples else lambda at: None
 
         def make(i):

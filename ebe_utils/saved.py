@@ -29,7 +29,8 @@ FORMAT = 1
 _NAMES = {"F32": np.float32, "F64": np.float64, "F16": np.float16, "I64": np.int64, "I32": np.int32, "I16": np.int16,
           "U8": np.uint8, "I8": np.int8, "BOOL": np.bool_}
 _CODES = {np.dtype(kind): code for code, kind in _NAMES.items()}
-_PARAMETERS = ("k", "metric", "weights", "pooling", "batch_size", "memory_budget")
+_PARAMETERS = ("k", "metric", "weights", "pooling", "target", "candidates", "batch_size",
+               "memory_budget")
 
 
 class _Stored(Inputs):

@@ -158,7 +158,7 @@ def test_series_and_a_conv1d_network():
 
 
 class TwoInputs(nn.Module):
-    """A network of two inputs that returns a tuple."""
+    """A network of two inputs that returns a dict."""
 
     def __init__(self):
         super().__init__()
@@ -166,7 +166,7 @@ class TwoInputs(nn.Module):
 
     def forward(self, a, b):
         both = torch.relu(self.left(a) + self.right(b))
-        return self.head(both), both
+        return {"logits": self.head(both), "hidden": both}
 
 
 def test_several_inputs_and_outputs():
@@ -174,7 +174,7 @@ def test_several_inputs_and_outputs():
     a, b = (torch.from_numpy(rng.standard_normal((20, d)).astype(np.float32)) for d in (3, 2))
     y, net = np.arange(20) % 2, seeded(TwoInputs)
     ebe = EBEClassifier(net, "head", 3).fit((a, b), y)
-    rows = net(a, b)[0].detach().numpy()
+    rows = net(a, b)["logits"].detach().numpy()
     same_votes(ebe, (a, b), rows, rows, y)
     np.testing.assert_array_equal(ebe.network_predict((a, b)), rows.argmax(1))
     again = EBEClassifier(net, "head", 3).fit(TensorDataset(a, b, torch.from_numpy(y)))
