@@ -9,6 +9,7 @@ from torch.nn.functional import interpolate
 
 from .checks import did_you_mean, integer
 from .data import DataError, ImageSet, random_part
+from .folders import read_folder
 from .places import data_root
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
@@ -31,10 +32,11 @@ _MD5 = {
     "cifar-10-batches-py/test_batch": "40351d587109b95175f43aff81a1287e",
 }
 _FOLDER = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "cifar-10-batches-py"}
-_IMAGE_FILES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+LARGEST_SEED = 2**32 - 1  # that NumPy and scikit-learn take
+LARGEST_SIDE = 4096  # pixels that a folder's images can be resized to
 
 
-def check_name(name):
+def check_name(name: str) -> str:
     """`name` if it names a data set, else ValueError."""
     if isinstance(name, str) and (name in DATASETS or name.startswith("folder:") and len(name) > 7):
         return name
@@ -42,7 +44,8 @@ def check_name(name):
                      f"one sub-folder of images per class.{did_you_mean(name, DATASETS)}")
 
 
-def load_dataset(name="digits", root=None, n_train=None, n_test=None, seed=0, image_size=None):
+def load_dataset(name: str = "digits", root: str | Path | None = None, n_train: int | None = None,
+                 n_test: int | None = None, seed: int = 0, image_size: int | None = None) -> tuple[ImageSet, ImageSet]:
     """Load a data set as (train_set, test_set), two `ImageSet`s.
 
     name: "digits" (1,797 real digits that scikit-learn carries, enlarged to 28 by 28, a stratified fifth held
@@ -55,19 +58,20 @@ def load_dataset(name="digits", root=None, n_train=None, n_test=None, seed=0, im
     Raises ValueError for an unknown name, `DataError` for files that are missing, damaged or unreadable.
     """
     check_name(name)
-    integer("seed", seed, 0)
+    integer("seed", seed, 0, LARGEST_SEED)
     if image_size is not None:
-        image_size = integer("image_size", image_size, 1)
+        image_size = integer("image_size", image_size, 1, LARGEST_SIDE)
     if name == "digits":
         train, test = _digits(seed)
     elif name.startswith("folder:"):
-        train, test = _folder(Path(name[7:]).expanduser(), seed, image_size)
+        parts = read_folder(Path(name[7:]).expanduser(), image_size)
+        train, test = parts if len(parts) == 2 else _hold_out(parts[0], seed)
     else:
         train, test = _torchvision(name, Path(root) if root else data_root())
     return random_part(train, test, n_train, n_test, seed)
 
 
-def _hold_out(data, seed):
+def _hold_out(data: ImageSet, seed: int) -> tuple[ImageSet, ImageSet]:
     """Split off a stratified fifth for testing."""
     from sklearn.model_selection import train_test_split
 
@@ -79,7 +83,7 @@ def _hold_out(data, seed):
     return data.subset(np.sort(train)), data.subset(np.sort(test))
 
 
-def _digits(seed):
+def _digits(seed: int) -> tuple[ImageSet, ImageSet]:
     from sklearn.datasets import load_digits
 
     raw = load_digits()
@@ -88,7 +92,7 @@ def _digits(seed):
     return _hold_out(ImageSet(images, raw.target, tuple("0123456789"), "digits"), seed)
 
 
-def _torchvision(name, root):
+def _torchvision(name: str, root: Path) -> list[ImageSet]:
     from torchvision import datasets
 
     kind = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}[name]
@@ -114,76 +118,3 @@ def _torchvision(name, root):
         images = images.permute(0, 3, 1, 2).contiguous() if name == "cifar10" else images[:, None]
         parts.append(ImageSet(images, np.asarray(part.targets), tuple(part.classes), name))
     return parts
-
-
-def _folder(path, seed, size):
-    if not path.is_dir():
-        raise DataError(f"folder:{path} does not exist or is not a folder; "
-                        "pass a folder with one sub-folder of images per class.")
-    if (path / "train").is_dir() != (path / "test").is_dir():
-        raise DataError(f"folder:{path} has only one of train/ and test/; add the other, or put the class "
-                        "folders directly into it and a stratified fifth is held out.")
-    if not (path / "train").is_dir():
-        files = _class_files(path)
-        return _hold_out(_read_images(files, list(files), size, _mode(files), path), seed)
-    train, test = _class_files(path / "train"), _class_files(path / "test")
-    if extra := sorted(set(test) - set(train)):
-        raise DataError(f"test/ of folder:{path} has classes that train/ has not: {', '.join(extra)}; "
-                        "give both the same sub-folders.")
-    mode = _mode(train)
-    train = _read_images(train, list(train), size, mode, path)
-    return train, _read_images(test, list(train.classes), size or train.shape[1:], mode, path)
-
-
-def _class_files(path):
-    """{class name: its image files}, both sorted."""
-    files = {d.name: sorted(f for f in d.iterdir() if f.suffix.lower() in _IMAGE_FILES)
-             for d in sorted(path.iterdir()) if d.is_dir() and not d.name.startswith(".")}
-    empty = [name for name, found in files.items() if not found]
-    if len(files) < 2 or empty:
-        raise DataError(f"{path} needs at least two sub-folders (one per class) with images "
-                        f"({', '.join(sorted(_IMAGE_FILES))}); found {len(files)}"
-                        + (f", without images: {', '.join(empty)}." if empty else "."))
-    return files
-
-
-def _mode(files):
-    """Grey ("L") if the first image of each class is grey, else colour."""
-    from PIL import Image
-
-    modes = []
-    for found in files.values():
-        try:
-            with Image.open(found[0]) as image:
-                modes.append(image.mode)
-        except Exception as error:  # Pillow raises many kinds for damaged files
-            raise DataError(f"{found[0]} is not a readable image ({error}); replace or remove it.") from None
-    return "L" if all(m in ("L", "1", "I", "I;16") for m in modes) else "RGB"
-
-
-def _read_images(files, classes, size, mode, path):
-    from PIL import Image
-
-    if isinstance(size, int):
-        size = (size, size)
-    images, labels = [], []
-    for label, name in enumerate(classes):
-        for file in files.get(name, ()):
-            try:
-                with Image.open(file) as image:
-                    if image.mode.startswith("I"):  # 16 bits, which convert would cut off at 255
-                        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-                    image = image.convert(mode)
-            except Exception as error:  # Pillow raises many kinds for damaged files
-                raise DataError(f"{file} is not a readable image ({error}); replace or remove it.") from None
-            if size is not None:
-                image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-            images.append(np.asarray(image))
-            labels.append(label)
-    shapes = {image.shape[:2] for image in images}
-    if len(shapes) > 1:
-        raise DataError(f"the images of folder:{path} have {len(shapes)} different sizes, from {min(shapes)} to "
-                        f"{max(shapes)}; pass image_size, the side in pixels to resize them to (32, say).")
-    stack = torch.from_numpy(np.stack(images))
-    stack = stack[:, None] if mode == "L" else stack.permute(0, 3, 1, 2).contiguous()
-    return ImageSet(stack, np.array(labels), tuple(classes), path.name)

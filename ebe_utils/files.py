@@ -1,45 +1,107 @@
-"""Files: tensors and text, written under a temporary name and renamed when they are whole."""
+"""Files: tensors and text, written under a temporary name and renamed when they are whole and on the disk."""
 
+import contextlib
+import errno
 import hashlib
+import json
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import psutil
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-
-def write_tensors(path, tensors, metadata):
-    """Write a safetensors file under a temporary name and rename it when it is whole."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, part, metadata)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+_SUM, _KIND = "checksum", "checksum of"  # metadata keys; the second so that a damage to the first is noticed
+_EVERYTHING = "tensors and other metadata, SHA-256"
 
 
-def read_tensors(path):
-    """(tensors, metadata) of a safetensors file; ValueError if it is missing or damaged."""
+class DamagedFileError(ValueError):
+    """A file that cannot be read, or whose contents are not what was written."""
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, with a checksum of tensors and metadata among its metadata."""
+    tensors = {k: v.detach().contiguous().cpu() for k, v in tensors.items()}
+    metadata = {**metadata, _KIND: _EVERYTHING}
+    with _replacing(Path(path)) as part:
+        save_file(tensors, part, metadata | {_SUM: _checksum(tensors, metadata)})
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """(tensors, metadata) of a safetensors file.
+
+    Raises FileNotFoundError if it is missing, `DamagedFileError` if it cannot be read or does not have the checksum
+    that `write_tensors` gave it. A file without a checksum is taken as it is.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = dict(file.metadata() or {})
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no checkpoint {path}; train the network first.") from None
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it and train again.") from None
+    except (SafetensorError, OSError, UnicodeDecodeError) as error:
+        raise DamagedFileError(f"{path} is damaged ({error}); delete it and train again.") from None
+    expected = metadata.pop(_SUM, None)
+    if (expected is not None or _KIND in metadata) and expected != _checksum(tensors, metadata):
+        raise DamagedFileError(f"{path} is damaged (its contents do not have the checksum that they were written with); "
+                               "delete it and train again.")
+    metadata.pop(_KIND, None)
+    return tensors, metadata
 
 
-def write_text(path, text):
-    """Write a file under a temporary name and rename it when it is whole."""
+def _checksum(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file in UTF-8."""
+    with _replacing(Path(path)) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, which takes its place at the end of the with block, once it is on the disk."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        yield part
+        sync(part)
+        os.replace(part, path)
+        sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
 
 
-def sha256(file):
+def sync(path: Path) -> None:
+    """Wait until a file, or the list of files of a folder, is on the disk and not only in memory."""
+    try:
+        opened = os.open(path, os.O_RDONLY)
+    except OSError:  # Windows does not open folders
+        return
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that do not know it
+            raise
+    finally:
+        os.close(opened)
+
+
+def tidy(folder: Path) -> None:
+    """Delete the temporary files in a folder that processes which have since ended left unfinished."""
+    for part in folder.glob(".*.part"):
+        number = part.name.split(".")[-2]
+        if number.isdigit() and int(number) != os.getpid() and not psutil.pid_exists(int(number)):
+            part.unlink(missing_ok=True)
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of a file's contents, as hexadecimal digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from .checks import boolean, integer, one_of, real
 from .data import as_image_set, scale
-from .files import read_tensors, write_tensors
+from .files import DamagedFileError, read_tensors, write_tensors
 from .model import evaluating, freeze, on_device
 from .small_maps import fast_convolutions
 
@@ -44,6 +44,7 @@ def train(model, train_set, test_set=None, epochs=60, batch_size=128, learning_r
         raise ValueError("training needs at least two images, for batch normalisation.")
     net, device = on_device(model, device)
     net.requires_grad_(True)
+    settings["device"] = device.type  # on CUDA it is another training, in bfloat16
     params = dict(net.named_parameters())
     optim = (torch.optim.Adam(params.values(), lr=learning_rate, fused=True) if optimizer == "adam"
              else torch.optim.SGD(params.values(), lr=learning_rate, momentum=0.9, fused=True))
@@ -149,8 +150,12 @@ def _save(path, net, optim, history, settings):
 
 
 def _restore(path, net, optim, settings):
-    tensors, metadata = read_tensors(path)
-    saved = json.loads(metadata.get("settings", "{}"))
+    try:
+        tensors, metadata = read_tensors(path)
+    except DamagedFileError:
+        print(f"the training state {path} is damaged: the training starts over", flush=True)
+        return []
+    saved = {"device": settings["device"], **json.loads(metadata.get("settings", "{}"))}  # once not recorded
     history = json.loads(metadata.get("history", "[]"))
     # More epochs may be added to a training with a constant learning rate.
     free = {"epochs"} if settings["schedule"] == "constant" else set()

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import re
 import shlex
 import subprocess
 import sys
@@ -9,14 +11,16 @@ from dataclasses import replace
 from importlib.metadata import version
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ebe_utils import load_dataset, resnet18_for, save_model
 from ebe_utils.files import write_text
 from ebe_utils.study.parameters import PROFILES, Parameters
 from ebe_utils.study.run import Run, runs_root
-from ebe_utils.study.step import RunError
+from ebe_utils.study.step import CODE, NOTEBOOK_OF, RunError
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +62,8 @@ def finish(run, name, text="result", **options):
     ("k", 0, ValueError, "of at least 1"), ("k", "10", TypeError, "pass an integer"),
     ("k_max", 0, ValueError, "of at least 1"), ("metric", "cosin", ValueError, "Did you mean 'cosine'"),
     ("weights", "distances", ValueError, "Did you mean 'distance'"), ("pooling", "mean", ValueError, "is unknown"),
-    ("run", 5, TypeError, "pass a text"),
+    ("run", 5, TypeError, "pass a text"), ("seed", 2**32, ValueError, "from 0 to 4294967295"),
+    ("image_size", 4097, ValueError, "from 0 to 4096"),
     *(("run", name, ValueError, "cannot name a folder") for name in (
         "a/b", "..", ".hidden", "a b", "a\n", "a:b", "~", "a\\b", "*", "/tmp/x"))])
 def test_parameters_that_are_refused(name, value, error, words):
@@ -200,7 +205,9 @@ def test_floor_of_the_accuracy():
 
 @pytest.mark.parametrize("options, words", [
     ({"layer": 21}, "from 1 to 20"), ({"layer": "layer9.conv"}, "is no module"), ({"k": 61, "n_train": 60}, "k=61"),
-    ({"k_max": 61, "n_train": 60}, "k_max=61"), ({"n_train": 1438}, "n_train=1438"), ({"n_test": 361}, "n_test=361")])
+    ({"k_max": 61, "n_train": 60}, "k_max=61"), ({"n_train": 1438}, "n_train=1438"), ({"n_test": 361}, "n_test=361"),
+    ({"k": 51}, "k=51 is out of range.*k_max=50"), ({"device": "gpu"}, "device='gpu' cannot be used here"),
+    ({"device": "cuda:99"}, "cuda.*99.*cannot be used here")])
 def test_parameters_that_do_not_fit_the_data_are_found_before_any_work(options, words, root):
     with pytest.raises(ValueError, match=words):
         Run(Parameters(**options)).check()
@@ -287,14 +294,36 @@ def test_a_missing_or_damaged_output_is_made_again(damage, capsys):
     assert run.manifest("train")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"outputs": 3}'])
-def test_a_damaged_manifest_counts_as_none(content):
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"outputs": 3}', "\xff"])
+def test_a_damaged_manifest_counts_as_none(content, capsys):
     run = Run.start()
     finish(run, "train")
-    (run.path / "train" / "manifest.json").write_text(content)
+    (run.path / "train" / "manifest.json").write_text(content, encoding="latin-1")
     with pytest.raises(RunError, match="manifest.json is damaged.*01_train.ipynb"):
         run.manifest("train")
     assert finish(run, "train") and run.manifest("train")
+    assert "[train] running again: its manifest is damaged\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key", ["settings", "inputs", "outputs", "versions", "seconds", "device"])
+@pytest.mark.parametrize("damage", [lambda found, key: found.pop(key), lambda found, key: found.update({key: None})])
+def test_a_damaged_key_of_a_manifest_counts_as_none(key, damage, small):
+    run = Run.start()
+    finish(run, "train")
+    found = run.manifest("train")
+    damage(found, key)
+    (run.path / "train" / "manifest.json").write_text(json.dumps(found))
+    for use in (lambda: run.load_model(small[0]), lambda: run.step("sweep", needs=["train"])):
+        with pytest.raises(RunError, match="manifest.json is damaged.*01_train.ipynb"):
+            use()
+    assert finish(run, "train") and not finish(run, "train")
+
+
+def test_a_training_without_its_images_in_the_manifest_is_not_loaded(small):
+    run = Run.start()
+    finish(run, "train")
+    with pytest.raises(RunError, match="not those that run digits-quick-seed0 was trained on"):
+        run.load_model(small[0])
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
@@ -308,6 +337,79 @@ def test_a_failed_step_leaves_no_manifest_and_no_lock(error):
     with pytest.raises(RunError, match="has not run yet"):
         run.manifest("train")
     assert finish(run, "train", settings={"k": 4})
+
+
+# --- what else decides a result: data, device, code ---
+
+
+def draw_digits(root, n_test):
+    """A data set of digits as a folder: 5 training and n_test test images for each of two classes."""
+    found = load_dataset("digits")[0]
+    for part, first, n in (("train", 0, 5), ("test", 5, n_test)):
+        for label in (0, 1):
+            folder = root / part / str(label)
+            folder.mkdir(parents=True, exist_ok=True)
+            for i in np.flatnonzero(found.labels == label)[first:first + n]:
+                Image.fromarray(found.images[i, 0].numpy()).save(folder / f"{i}.png")
+    return f"folder:{root}"
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_every_step_is_done_again_when_the_images_have_changed(tmp_path, part, capsys):
+    options = {"dataset": draw_digits(tmp_path / "images", 4), "run": "mine"}
+    Run.start(**options)
+    assert finish(Run.open("mine"), "sweep") and not finish(Run.open("mine"), "sweep")
+    for file in sorted((tmp_path / "images" / part / "1").iterdir())[::2]:
+        file.unlink()
+    assert finish(Run.open("mine"), "sweep") and not finish(Run.open("mine"), "sweep")
+    assert "[sweep] running again: the data set has changed\n" in capsys.readouterr().out
+
+
+def test_a_step_of_another_kind_of_device_is_done_again(monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a GPU")
+    assert finish(Run.start(), "train")
+    assert Run.open().manifest("train")["device_class"] == "cuda" and Run.open().manifest("train")["device"] == "a GPU"
+    assert finish(Run.start(device="cpu"), "train"), "on the processor of the same machine"
+    assert not finish(Run.open(), "train"), "the device of the last start"
+    assert finish(Run.open(device="cuda:0"), "train") and not finish(Run.open(device="cuda:1"), "train")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert finish(Run.start(), "train"), "copied to a machine without one"
+    assert "[train] running again: it was done on another kind of device\n" in capsys.readouterr().out
+
+
+def test_a_step_of_other_code_is_done_again(monkeypatch, capsys):
+    run = Run.start()
+    assert finish(run, "train") and finish(run, "sweep-avg") and finish(run, "new")
+    monkeypatch.setitem(CODE, "sweep", 2)
+    assert not finish(run, "train") and finish(run, "sweep-avg") and not finish(run, "new")
+    assert not finish(run, "sweep-avg")
+    assert "[sweep-avg] running again: its code has changed\n" in capsys.readouterr().out
+
+
+def test_manifests_of_earlier_versions_hold(monkeypatch):
+    """They lack code, device class, and, but for the training, the data."""
+    run = Run.start()
+    data = dict(zip(("train", "test"), (part.fingerprint() for part in run.load_data()), strict=True))
+    finish(run, "train", inputs=data)
+    finish(run, "sweep", needs=["train"])
+    for step in ("train", "sweep"):
+        file = run.path / step / "manifest.json"
+        kept = {k: v for k, v in json.loads(file.read_text()).items() if k not in ("code", "device_class", "data")}
+        file.write_text(json.dumps(kept))
+    assert not run.step("train", inputs=data).todo and not run.step("sweep", needs=["train"]).todo
+    other = Run.open()
+    other._data = data | {"test": "other"}
+    assert other.step("sweep", needs=["train"]).todo
+    with monkeypatch.context() as patch:
+        patch.setitem(CODE, "sweep", 2)
+        assert run.step("sweep", needs=["train"]).todo
+    file.write_text(json.dumps(kept | {"device": "NVIDIA H100"}))
+    assert run.step("sweep", needs=["train"]).todo
+
+
+def test_the_code_of_every_notebooks_step_has_a_version():
+    assert set(CODE) == set(NOTEBOOK_OF)
 
 
 # --- steps that need others ----------------------------------------------------------------------------------------
@@ -388,7 +490,44 @@ def test_another_process_holds_the_run():
     assert run.file("train", "result.txt").read_text() == "theirs" and not finish(run, "train")
 
 
-# --- files ---------------------------------------------------------------------------------------------------------
+# --- files ---
+
+
+def test_what_killed_processes_left_is_tidied_up():
+    run = Run.start()
+    finish(run, "train")
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    mine, theirs = (run.path / f".x.{number}.part" for number in (os.getppid(), ended.pid))
+    inside = run.path / "train" / f".y.{os.getppid()}.part"
+    for file in (mine, theirs, inside):
+        file.touch()
+    Run.start()
+    assert mine.exists() and not theirs.exists(), "of a process that runs, of one that has ended"
+    with run.step("train", settings={"k": 2}):
+        assert not inside.exists(), "nobody else works in a step's folder while it is locked"
+
+
+def test_what_a_manifest_vouches_for_is_on_the_disk_before_it(monkeypatch):
+    done = []
+    fsync, replaced = os.fsync, os.replace
+
+    def note(name, call):
+        def noted(*given):
+            file = os.readlink(f"/proc/self/fd/{given[0]}") if name == "sync" else str(given[0])
+            done.append((name, re.sub(r"\.\d+\.part$", ".part", file.rsplit("/", 1)[1])))
+            return call(*given)
+        return noted
+
+    run = Run.start()
+    monkeypatch.setattr("os.fsync", note("sync", fsync))
+    monkeypatch.setattr("os.replace", note("rename", replaced))
+    finish(run, "train")
+    assert done == [("sync", "result.txt"), ("sync", ".manifest.json.part"), ("rename", ".manifest.json.part"),
+                    ("sync", "train")]
+
+
+# --- temporary files ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_text_that_cannot_be_written_keeps_the_old_file(tmp_path):

@@ -225,9 +225,6 @@ def test_state_of_something_else_is_refused(stripes, tmp_path, new_net):
         quick(new_net(), stripes[0], epochs=4, state=tmp_path / "linear", schedule="linear")
     with pytest.raises(ValueError, match="of another network"):
         quick(new_net(classes=4), stripes[0], state=state)
-    state.write_bytes(state.read_bytes()[:-9])
-    with pytest.raises(ValueError, match="state is damaged"):
-        quick(new_net(), stripes[0], state=state)
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------

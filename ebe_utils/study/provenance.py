@@ -5,23 +5,39 @@ import platform
 import re
 from pathlib import Path
 
-_VERSIONS = ("ebe-utils", "torch", "torchvision", "numpy", "scikit-learn")
+import torch
+
+from .. import __version__
+
+_VERSIONS = ("torch", "torchvision", "numpy", "scikit-learn")
 
 
-def processor():
+def processor() -> str:
     """Name of the processor: numbers that come out of a training differ in their last digits from one to another."""
     try:  # Linux, where the platform module does not know it
-        return re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
-    except (OSError, TypeError):
-        return platform.processor()
+        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor()
 
 
-def versions():
+def versions() -> dict[str, str]:
     """{package: version} of what decides the numbers."""
-    return {package: importlib.metadata.version(package) for package in _VERSIONS}
+    return {"ebe-utils": __version__} | {package: importlib.metadata.version(package) for package in _VERSIONS}
 
 
-def device_name():
-    import torch
+def device_class(device: str) -> str:
+    """The kind of device that a parameter `device` stands for here: "cpu", "cuda", "mps", ...
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    "auto" is CUDA where there is one, as in `model.on_device`. On CUDA a training runs in bfloat16.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device).type
+
+
+def device_name(kind: str) -> str:
+    """Name of the device of that class, with the number of threads of a CPU."""
+    if kind == "cuda" and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU, {torch.get_num_threads()} threads" if kind == "cpu" else kind

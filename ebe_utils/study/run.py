@@ -10,20 +10,23 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, Self
 
-import filelock
+from torch import nn
 
 from .. import checks
-from ..data import random_part
+from ..data import ImageSet, random_part
 from ..datasets import load_dataset
-from ..files import write_text
+from ..files import tidy, write_text
 from ..layers import layer_name
-from ..model import load_model, resnet18_for
+from ..model import load_model, on_device, resnet18_for
 from ..places import reference_root, runs_root
 from .parameters import _QUICK_EPOCHS_BELOW_5000, FLOORS, PROFILES, Parameters
-from .step import NOTEBOOK_OF, RunError, Step, changed_output, notebook_of, read_manifest
+from .provenance import device_class
+from .step import CODE, NOTEBOOK_OF, RunError, Step, changed_output, kind_of, notebook_of, read_manifest
 
 
 class Run:
@@ -32,26 +35,35 @@ class Run:
     committed: whether the folder is one of `reference_root()`, which holds the small files of a run, and is only read.
     """
 
-    def __init__(self, parameters):
+    def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
         self.name = parameters.name
         self.path = runs_root() / self.name
         self.committed = False
+        self._data: dict[str, str] | None = None
 
     @classmethod
-    def start(cls, **parameters):
-        """Make the folder, or continue in it; RunError if it holds another experiment or cannot be written."""
+    def start(cls, **parameters: Any) -> Self:
+        """Make the folder, or continue in it; RunError if it holds another experiment or cannot be written.
+
+        The later notebooks work on the device of the last start.
+        """
         run = cls(Parameters.of(**parameters))
         file = run.path / "parameters.json"
         try:
             run.path.mkdir(parents=True, exist_ok=True)
+            tidy(run.path)
             if file.is_file():
-                then, now = run._read().training(), run.parameters.training()
+                before = run._read()
+                then, now = before.training(), run.parameters.training()
                 if differ := [f"{k} {then[k]!r} then, {v!r} now" for k, v in now.items() if then[k] != v]:
                     raise RunError(f"run {run.name} holds another experiment ({'; '.join(differ)}); "
                                    "choose another name with the parameter run, or delete the folder.")
+                kept = replace(before, device=run.parameters.device)
             else:
-                write_text(file, json.dumps(asdict(run.parameters) | {"run": run.name}, indent=1) + "\n")
+                before, kept = None, replace(run.parameters, run=run.name)
+            if kept != before:
+                write_text(file, json.dumps(asdict(kept), indent=1) + "\n")
             probe = run.path / f".{os.getpid()}.part"
             probe.touch()
             probe.unlink()
@@ -61,10 +73,11 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, run="", dataset="digits", profile="quick", seed=0):
+    def open(cls, run: str = "", dataset: str = "digits", profile: str = "quick", seed: int = 0,
+             device: str | None = None) -> Self:
         """The run of that name, or of that data set, profile and seed; RunError if it was never started.
 
-        Where there is no such run, but its results are committed, those are opened.
+        device: the one that steps are done on, in place of the one that the run was started with. Where there is no such run, but its results are committed, those are opened.
         """
         found = cls(Parameters.of(run=run, dataset=dataset, profile=profile, seed=seed))
         if not found.path.exists() and (reference_root() / found.name).is_dir():
@@ -72,11 +85,11 @@ class Run:
         if not (found.path / "parameters.json").is_file():
             raise RunError(f"there is no run {found.name} yet: run notebooks/01_train.ipynb with these parameters "
                            f"first, or the whole sequence with\n  {found.command()}")
-        found.parameters = found._read()
+        found.parameters = found._read() if device is None else replace(found._read(), device=device)
         return found
 
     @classmethod
-    def kept(cls, root=None):
+    def kept(cls, root: str | Path | None = None) -> dict[str, Self]:
         """All runs whose results are committed, by name."""
         found = {}
         for file in sorted(Path(root or reference_root()).glob("*/parameters.json")):
@@ -85,14 +98,14 @@ class Run:
             run.parameters = run._read()
         return found
 
-    def _read(self):
+    def _read(self) -> Parameters:
         file = self.path / "parameters.json"
         try:
             return Parameters.of(**json.loads(file.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise RunError(f"{file} is damaged ({error}); delete the run folder {self.path}.") from None
 
-    def command(self):
+    def command(self) -> str:
         """The command that runs this experiment."""
         given = asdict(self.parameters)
         if replace(self.parameters, run="").name == self.name:
@@ -103,15 +116,17 @@ class Run:
 
     # --- what a run reads and makes ---
 
-    def load_data(self):
+    def load_data(self) -> tuple[ImageSet, ImageSet]:
         """(train_set, test_set) of this run's data set, profile and seed."""
         p = self.parameters
         train, test = load_dataset(p.dataset, seed=p.seed, image_size=p.image_size or None)
         sizes = [want or min(most or len(data), len(data)) for want, most, data in
                  zip((p.n_train, p.n_test), PROFILES[p.profile][:2], (train, test), strict=True)]
-        return random_part(train, test, *sizes, p.seed)
+        train, test = random_part(train, test, *sizes, p.seed)
+        self._data = {"train": train.fingerprint(), "test": test.fingerprint()}
+        return train, test
 
-    def epochs(self, train_set):
+    def epochs(self, train_set: Sized) -> int:
         """Training epochs: the parameter, or the profile's (quick: 7 below 5,000 images, else 3)."""
         if self.parameters.epochs:
             return self.parameters.epochs
@@ -119,37 +134,42 @@ class Run:
         return _QUICK_EPOCHS_BELOW_5000 if small else PROFILES[self.parameters.profile][2]
 
     @property
-    def schedule(self):
+    def schedule(self) -> str:
         """Learning-rate schedule: the parameter, or the profile's."""
         return self.parameters.schedule or PROFILES[self.parameters.profile][3]
 
     @property
-    def floor(self):
+    def floor(self) -> float:
         """Network accuracy below which the checks fail; without a known one, a tenth better than nothing."""
         p = self.parameters
         by_hand = p.epochs or p.n_train or p.stem != "imagenet" or p.optimizer != "adam" or p.augment
         return 0.1 if by_hand else FLOORS.get(p.dataset, 0.1)
 
-    def load_model(self, train_set):
+    def load_model(self, train_set: ImageSet) -> nn.Module:
         """The trained, frozen network of the step "train"; RunError if the data are not those it was trained on."""
-        if self.manifest("train")["inputs"]["train"] != train_set.fingerprint():
+        if self.manifest("train")["inputs"].get("train") != train_set.fingerprint():
             raise RunError(f"the training images of {self.parameters.dataset!r} are not those that run {self.name} was "
                            f"trained on: run {NOTEBOOK_OF['train']} again, or put the data back as they were.")
         model = resnet18_for(train_set, self.parameters.stem, self.parameters.seed)
         return load_model(self.file("train", "model.safetensors"), model, train_set)
 
-    def check(self):
-        """Find out before any work whether data, layer and k fit together; returns (train_set, test_set)."""
+    def check(self) -> tuple[ImageSet, ImageSet]:
+        """Find out before any work whether data, layer, k and device fit together; returns (train_set, test_set)."""
         p = self.parameters
+        checks.integer("k", p.k, 1, p.k_max, f", the largest k of the sweep: k_max={p.k_max}")
         train_set, test_set = self.load_data()
-        layer_name(resnet18_for(train_set, p.stem), p.layer)
+        net = resnet18_for(train_set, p.stem)
+        on_device(net, p.device)
+        layer_name(net, p.layer)
         for name in ("k", "k_max"):
             checks.integer(name, getattr(p, name), 1, len(train_set), f" (there are {len(train_set)} training images)")
         return train_set, test_set
 
     @contextlib.contextmanager
-    def lock(self, name=".lock"):
+    def lock(self, name: str = ".lock") -> Iterator[None]:
         """A lock for the time of a with block, held by one process at a time; RunError if another has it."""
+        import filelock  # of the extra "notebooks"
+
         lock = filelock.FileLock(self.path / name)
         try:
             lock.acquire(timeout=0)
@@ -163,15 +183,28 @@ class Run:
 
     # --- steps ---
 
-    def step(self, name, needs=(), settings=None, inputs=None):
+    def step(self, name: str, needs: Iterable[str] = (), settings: Mapping[str, Any] | None = None,
+             inputs: Mapping[str, Any] | None = None) -> Step:
         """A `Step` of this run. needs: names of the steps whose files it reads; settings, inputs: what else decides
-        its result (parameters, and fingerprints of data). RunError if a needed step has not run or was damaged."""
-        inputs = dict(inputs or {})
-        for other in needs:
-            inputs[other] = hashlib.sha256(json.dumps(self.manifest(other)["outputs"]).encode()).hexdigest()
-        return Step(self, name, {"settings": json.loads(json.dumps(settings or {})), "inputs": inputs})
+        its result. RunError if a needed step has not run or was damaged.
 
-    def manifest(self, step):
+        Its identity is all of these, with the run's training and test images, the version of the step's code (`CODE`)
+        and the class of the device.
+        """
+        decides = dict(inputs or {})
+        for other in needs:
+            decides[other] = hashlib.sha256(json.dumps(self.manifest(other)["outputs"]).encode()).hexdigest()
+        return Step(self, name, {"settings": json.loads(json.dumps(settings or {})), "inputs": decides,
+                                 **({} if self.committed else self._circumstances(name))})
+
+    def _circumstances(self, step: str) -> dict[str, Any]:
+        """What decides the result of every step."""
+        if self._data is None:
+            self.load_data()
+        return {"data": self._data, "code": CODE.get(kind_of(step), 1),
+                "device_class": device_class(self.parameters.device)}
+
+    def manifest(self, step: str) -> dict[str, Any]:
         """The manifest of a finished step, its files checked; RunError says which notebook to run."""
         file = self.path / step / "manifest.json"
         if not file.is_file():
@@ -184,7 +217,7 @@ class Run:
                            f"sequence with\n  {self.command()}")
         return manifest
 
-    def file(self, step, name):
+    def file(self, step: str, name: str) -> Path:
         """Path of a file that a finished step left."""
         self.manifest(step)
         return self.path / step / name
