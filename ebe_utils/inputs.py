@@ -109,8 +109,9 @@ class _Loader(Inputs):
         self.loader, self.labels, self._own = loader, labels, labels is None
         self.items = not isinstance(loader.dataset, IterableDataset)
         if self.items and not isinstance(loader.sampler, SequentialSampler):
-            raise ValueError(f"the DataLoader draws its batches with a {type(loader.sampler).__name__}, so the position "
-                             "of an example is not known; pass one with shuffle=False, or the data set itself.")
+            raise ValueError(f"the DataLoader draws its batches with a {type(loader.sampler).__name__}, so the "
+                             "position of an example is not known; pass one with shuffle=False, or the data set "
+                             "itself.")
         self.n = len(loader.dataset) if self.items else None
         self.classes = tuple(str(c) for c in getattr(loader.dataset, "classes", ()))
 

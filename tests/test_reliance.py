@@ -1,0 +1,75 @@
+"""Reliance on examples: first-order effects against real refits, and shares by hand."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from ebe_utils.reliance import LastLayer, reliance
+
+
+def blobs(classes, n=240, d=5, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % classes
+    return rng.standard_normal((classes, d))[labels] * 1.5 + rng.standard_normal((n, d)), labels
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_layer_minimises_the_penalised_loss(classes):
+    X, y = blobs(classes)
+    layer = LastLayer(X, y, ridge=2.0)
+
+    def loss(theta):
+        coef, bias = theta[:classes * 5].reshape(classes, 5), theta[classes * 5:]
+        logits = X @ coef.T + bias
+        return (np.logaddexp.reduce(logits, 1) - logits[np.arange(len(y)), y]).sum() + (coef**2).sum()
+
+    best = minimize(loss, np.zeros(classes * 6), method="BFGS", options={"gtol": 1e-7})
+    assert loss(np.append(layer.coef.ravel(), layer.bias)) == pytest.approx(best.fun, abs=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_effects_are_those_of_refits(classes):
+    X, y = blobs(classes)
+    queries, _ = blobs(classes, 9, seed=1)
+    layer = LastLayer(X, y, ridge=1.0)
+    answers = layer.predict_proba(queries).argmax(1)
+    effects = np.concatenate(list(layer.effects(queries, answers, batch=4)))
+    assert effects.shape == (9, 240)
+    some = np.abs(effects).max(0).argsort()[-12:]  # those that matter most to any query
+    real = np.stack([layer.refitted(queries, answers, [i]) for i in some], 1)
+    np.testing.assert_allclose(effects[:, some], real, atol=0.4 * np.abs(real).max())
+    assert np.corrcoef(effects[:, some].ravel(), real.ravel())[0, 1] > 0.98
+    group = effects[0].argsort()[-8:]
+    assert effects[0, group].sum() == pytest.approx(layer.refitted(queries[:1], answers[:1], group)[0], rel=0.5)
+    tiny = LastLayer(np.repeat(X, 40, 0), np.repeat(y, 40), ridge=40.0)  # one of 40 copies: nearly infinitesimal
+    one = np.concatenate(list(tiny.effects(queries, answers)))[:, 40 * some[0]]
+    np.testing.assert_allclose(one, tiny.refitted(queries, answers, [40 * some[0]]), rtol=0.02, atol=1e-7)
+
+
+def test_reliance_by_hand():
+    effects = np.array([[3.0, -1.0, 2.0, 0.0], [0.0, 0.0, 0.0, -1.0]])
+    at = np.array([[0, 2], [0, 1]])
+    found = reliance(effects, at)
+    assert found[0] == 1 and np.isnan(found[1])
+    assert reliance(effects[:1], np.array([[1, 3]]))[0] == pytest.approx(-1 / 5)
+    assert reliance(effects[:1], np.array([[2, 1]]), np.array([[1.0, 0.0]]))[0] == pytest.approx(2 / 3)
+
+
+def test_random_examples_are_not_relied_on():
+    X, y = blobs(3, 600)
+    queries, _ = blobs(3, 60, seed=2)
+    layer = LastLayer(X, y)
+    answers = layer.predict_proba(queries).argmax(1)
+    effects = np.concatenate(list(layer.effects(queries, answers)))
+    rng = np.random.default_rng(0)
+    random = reliance(effects, np.array([rng.choice(600, 10, replace=False) for _ in queries]))
+    best = reliance(effects, (-effects).argsort(1)[:, :10])
+    assert np.allclose(best, 1) and abs(random.mean()) < 0.1
+
+
+def test_a_class_that_is_missing():
+    X, y = blobs(3)
+    with pytest.raises(ValueError, match="2 of 3 classes"):
+        LastLayer(X[y < 2], y[y < 2], classes=3)
+    with pytest.raises(ValueError, match="has none left"):
+        LastLayer(X, y).refitted(X[:1], y[:1], np.flatnonzero(y == 0))
