@@ -58,7 +58,8 @@ class LastLayer:
     def effects(self, features: np.ndarray, answers: np.ndarray, batch: int = 64) -> Iterator[np.ndarray]:
         """Yield (b, n) for one batch of queries after another: what taking away each example costs each answer.
 
-        features: (m, d); answers: (m,) class indices. To first order, effects of several examples add up.
+        features: (m, d); answers: (m,) class indices. To first order effects of several examples add up. A refit
+        without the strongest ones moves the answer further, since the effects compound; their order is the same.
         """
         features, answers = np.asarray(features, float), np.asarray(answers)
         if self._factor is None:
