@@ -41,8 +41,8 @@ def pool(out: torch.Tensor, pooling: str, model: nn.Module, name: str) -> torch.
     axis = given[pooling] if pooling in given else channel_axis(model, name, tuple(out.shape))
     if axis is None:
         raise ValueError(f"layer {name!r} outputs shape (n, {', '.join(map(str, out.shape[1:]))}), and which axis "
-                         "holds the channels cannot be known; pass pooling='avg-channels-first' for (n, channels, ...), "
-                         "'avg-channels-last' for (n, ..., channels), or pooling='none'.")
+                         "holds the channels cannot be known; pass pooling='avg-channels-first' for (n, channels, "
+                         "...), 'avg-channels-last' for (n, ..., channels), or pooling='none'.")
     positions = out.flatten(2) if axis == 1 else out.flatten(1, -2)
     kind = torch.float64 if out.dtype == torch.float64 else torch.float32  # a mean in half precision would be rounded
     return positions.mean(2 if axis == 1 else 1, dtype=kind)
