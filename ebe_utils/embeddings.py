@@ -11,7 +11,7 @@ from torch import nn
 
 from .checks import integer, one_of
 from .data import as_tensor, check_values, scale
-from .forward import batch_length, evaluating, on_device, only_tensor, run_network
+from .forward import LayerError, batch_length, evaluating, on_device, only_tensor, run_network
 from .layers import layer_name, layer_names
 from .pooling import POOLINGS, pool
 
@@ -140,10 +140,10 @@ class _Outputs:
             return
         out = only_tensor(output)
         if out is None or out.ndim < 2:
-            raise ValueError(f"layer {layer!r} outputs a {type(output).__name__}, not one tensor per image; "
+            raise LayerError(f"layer {layer!r} outputs a {type(output).__name__}, not one tensor per image; "
                              "choose another, one inside it perhaps.")
         if len(out) != self.size:
-            raise ValueError(f"layer {layer!r} outputs {len(out)} rows for a batch of {self.size} inputs (shape "
+            raise LayerError(f"layer {layer!r} outputs {len(out)} rows for a batch of {self.size} inputs (shape "
                              f"{tuple(out.shape)}); an embedding needs one row for each. Choose another layer, or "
                              "build the network with batch_first=True.")
         out = out.detach()

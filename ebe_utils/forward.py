@@ -16,6 +16,16 @@ from .checks import integer
 from .data import as_tensor, check_values, scale
 
 
+class LayerError(ValueError):
+    """A layer's output of which no embedding can be made: raised during a forward pass, and not the network's fault."""
+
+
+def check_network(model: Any) -> None:
+    """TypeError for what is not a network of torch."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the network is a {type(model).__name__}; pass a torch.nn.Module.")
+
+
 def device_of(model: nn.Module) -> torch.device:
     """The device of the network's first parameter or buffer."""
     for tensor in (*model.parameters(), *model.buffers()):
@@ -37,8 +47,7 @@ def on_device(model: nn.Module, device: str | torch.device = "auto") -> tuple[nn
     "auto": where the network is, but CUDA if there is one and the network is on the CPU. A copy is made at each call:
     what needs the network more than once asks once, and hands on what it got.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"the network is a {type(model).__name__}; pass a torch.nn.Module.")
+    check_network(model)
     here = device_of(model)
     if here.type == "meta":
         raise ValueError("the network's parameters have no values (they are on torch's 'meta' device); load its "
@@ -54,6 +63,12 @@ def on_device(model: nn.Module, device: str | torch.device = "auto") -> tuple[nn
                              "pass 'auto', 'cpu' or the name of a device that torch sees.") from None
     same = here.type == device.type and (device.index is None or here.index == device.index)
     return (model, here) if same else (copy.deepcopy(model).to(device), device)
+
+
+def accumulation_device(device: str | torch.device) -> torch.device:
+    """Where float64 is added up for what runs on `device`: there, or on the CPU if it has no float64 (Apple's MPS)."""
+    device = torch.device(device)
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 _modes: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # {module: [with blocks it is in, its own mode]}
@@ -137,11 +152,14 @@ def run_network(model: nn.Module, batch: Any, device: str | torch.device) -> tor
             output = model(ready(batch))
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, IndexError, TypeError) as error:
+    except LayerError as error:
+        raise LayerError(f"{error}{_hint(model, batch)}") from None
+    except (RuntimeError, IndexError, TypeError, ValueError, AssertionError) as error:
         if "allocate memory" in str(error):
             raise
-        raise ValueError(f"the network does not take this input ({_shapes(batch)}): {str(error).splitlines()[0]}"
-                         f"{_hint(model, batch)}") from error
+        what = (str(error) or repr(error)).splitlines()[0]
+        raise ValueError(f"the network does not take this input ({_shapes(batch)}): {what}.{_hint(model, batch)}"
+                         ) from error
     logits, n = logits_of(output), batch_length(batch)
     if len(logits) != n:
         raise ValueError(f"the network returns {len(logits)} rows for a batch of {n} inputs ({_shapes(batch)}); it "

@@ -9,21 +9,22 @@ import torch
 from torch import nn
 
 from .checks import did_you_mean, integer
-from .forward import device_of, evaluating
+from .forward import check_network, device_of, evaluating, run_network
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def conv_layers(model):
+def conv_layers(model: nn.Module) -> dict[int, str]:
     """{number: module name} of the convolutions, from shallow to deep, in the order of `named_modules()`.
 
     For ResNet18 these are the paper's 20 layers (section 3.1), of which 8, 13 and 18 are the down-sampling ones.
     """
+    check_network(model)
     names = [name for name, module in model.named_modules() if isinstance(module, _CONVOLUTIONS)]
     return dict(enumerate(names, start=1))
 
 
-def layer_name(model, layer):
+def layer_name(model: nn.Module, layer: str | int) -> str:
     """Module name of a layer given by number or by name; ValueError names what there is."""
     convs = conv_layers(model)
     if isinstance(layer, str):
@@ -39,7 +40,7 @@ def layer_name(model, layer):
     return convs[integer("layer", layer, 1, len(convs), ", the convolutions from shallow to deep, or a module name")]
 
 
-def layer_names(model, layers="all"):
+def layer_names(model: nn.Module, layers: str | int | Iterable[str | int] = "all") -> dict[str | int, str]:
     """{layer as given: module name}; "all" means every convolution by number."""
     if isinstance(layers, str) and layers == "all":
         layers = list(conv_layers(model)) or [1]
@@ -54,21 +55,25 @@ def layer_names(model, layers="all"):
     return {layer if isinstance(layer, str) else int(layer): name for layer, name in zip(layers, names, strict=True)}
 
 
-def layer_table(model, image_shape, n_images=None):
+def layer_table(model: nn.Module, image_shape: tuple[int, ...], n_images: int | None = None) -> pd.DataFrame:
     """The convolutions as a DataFrame: layer, name, kernel, stride, output shape, dimension.
 
     With n_images, also the memory in MiB that float32 embeddings of that many images take.
     """
-    shapes = {}
     convs = {name: model.get_submodule(name) for name in conv_layers(model).values()}
+    if not convs:
+        raise ValueError("this network has no convolutions to list; `dict(model.named_modules())` lists its modules.")
+    shapes: dict[str, tuple] = {}
     hooks = [m.register_forward_hook(lambda m, i, out, name=n: shapes.update({name: tuple(out.shape[1:])}))
              for n, m in convs.items()]
     try:
         with evaluating(model), torch.inference_mode():
-            model(torch.zeros(1, *image_shape, device=device_of(model)))
+            run_network(model, torch.zeros(1, *image_shape), device_of(model))
     finally:
         for hook in hooks:
             hook.remove()
+    if unused := [name for name in convs if name not in shapes]:
+        raise ValueError(f"these convolutions do not run: {', '.join(unused)}; pass a network that uses all.")
     rows = [{"layer": i, "name": name, "kernel": "×".join(map(str, convs[name].kernel_size)),
              "stride": convs[name].stride[0], "output": "×".join(map(str, shapes[name])),
              "dimension": int(np.prod(shapes[name]))} for i, name in conv_layers(model).items()]

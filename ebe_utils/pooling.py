@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.nn.modules import batchnorm, conv, instancenorm
 
+from .forward import LayerError
+
 POOLINGS = ("none", "avg", "first", "avg-channels-first", "avg-channels-last")
 _POOLS = tuple(kind for name, kind in vars(nn).items() if "Pool" in name and isinstance(kind, type))
 _FIRST = (conv._ConvNd, batchnorm._NormBase, instancenorm._InstanceNorm, nn.GroupNorm, *_POOLS)
@@ -27,22 +29,22 @@ _SIZES = ("out_channels", "num_features", "num_channels", "out_features", "embed
 def pool(out: torch.Tensor, pooling: str, model: nn.Module, name: str) -> torch.Tensor:
     """The output of the module `name`, (n, ...), as (n, ...) for pooling="none", else as (n, channels).
 
-    Outputs (n, d) have no positions and stay as they are. Raises ValueError where it cannot be known, or is not given,
-    what "avg" or "first" asks for.
+    Outputs (n, d) have no positions and stay as they are. Raises `LayerError`, a ValueError, where it cannot be known,
+    or is not given, what "avg" or "first" asks for.
     """
     if pooling == "none" or out.ndim == 2:
         return out
     if pooling == "first":
         if out.ndim != 3 or channel_axis(model, name, tuple(out.shape)) == 1:
-            raise ValueError(f"layer {name!r} outputs shape (n, {', '.join(map(str, out.shape[1:]))}), which is not a "
+            raise LayerError(f"layer {name!r} outputs shape (n, {', '.join(map(str, out.shape[1:]))}), which is not a "
                              "sequence of tokens (n, tokens, channels); pass pooling='avg' or 'none'.")
         return out[:, 0]
     given = {"avg-channels-first": 1, "avg-channels-last": -1}
     axis = given[pooling] if pooling in given else channel_axis(model, name, tuple(out.shape))
     if axis is None:
-        raise ValueError(f"layer {name!r} outputs shape (n, {', '.join(map(str, out.shape[1:]))}), and which axis "
-                         "holds the channels cannot be known; pass pooling='avg-channels-first' for (n, channels, ...), "
-                         "'avg-channels-last' for (n, ..., channels), or pooling='none'.")
+        raise LayerError(f"layer {name!r} outputs shape (n, {', '.join(map(str, out.shape[1:]))}), and which axis "
+                         "holds the channels cannot be known; pass pooling='avg-channels-first' for (n, channels, "
+                         "...), 'avg-channels-last' for (n, ..., channels), or pooling='none'.")
     positions = out.flatten(2) if axis == 1 else out.flatten(1, -2)
     kind = torch.float64 if out.dtype == torch.float64 else torch.float32  # a mean in half precision would be rounded
     return positions.mean(2 if axis == 1 else 1, dtype=kind)

@@ -2,6 +2,7 @@
 
 import contextlib
 import types
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -10,13 +11,12 @@ from torch.nn import functional as F
 
 
 @contextlib.contextmanager
-def fast_convolutions(net):
+def fast_convolutions(net: nn.Module) -> Iterator[None]:
     """Let the convolutions of `net` train faster on the CPU where oneDNN is slow; only rounding differs.
 
-    Those are what ResNet18 has on small images at its two ends: maps of one to four positions, on which most taps of
-    a kernel meet nothing but padding (eight of nine on a map of one position), and weight gradients for one to three
-    channels. Without this an epoch takes two to three times as long. The forward method of each `Conv2d` is replaced
-    for the time of a with block.
+    Those are what ResNet18 has on small images in its last layers: maps of one to four positions, on which most taps
+    of a kernel meet nothing but padding (eight of nine on a map of one position). The forward method of each `Conv2d`
+    is replaced for the time of a with block.
     """
     convs = [m for m in net.modules() if type(m) is nn.Conv2d and m.groups == 1 and m.dilation == (1, 1)
              and m.padding_mode == "zeros" and not isinstance(m.padding, str) and m.bias is None
@@ -33,32 +33,9 @@ def fast_convolutions(net):
 def _conv_forward(self, x):
     size = [(size + 2 * pad - kernel) // stride + 1 for size, pad, kernel, stride in
             zip(x.shape[2:], self.padding, self.kernel_size, self.stride, strict=True)]
-    if x.shape[1] <= 3:
-        return _FewChannels.apply(x, self.weight, self.stride, self.padding)
     if size[0] * size[1] <= 4 or self.kernel_size == (1, 1):
         return _SmallMaps.apply(x, self.weight, self.stride, self.padding)
     return F.conv2d(x, self.weight, None, self.stride, self.padding)
-
-
-class _FewChannels(torch.autograd.Function):
-    """A convolution whose weight gradient is one matrix product, of the outputs' gradients and the patches."""
-
-    @staticmethod
-    def forward(ctx, x, weight, stride, padding):
-        ctx.save_for_backward(x, weight)
-        ctx.how = stride, padding
-        return F.conv2d(x, weight, None, stride, padding)
-
-    @staticmethod
-    def backward(ctx, grad):
-        (x, weight), (stride, padding) = ctx.saved_tensors, ctx.how
-        grad_x = torch.nn.grad.conv2d_input(x.shape, weight, grad, stride, padding) if ctx.needs_input_grad[0] else None
-        out, channels, kh, kw = weight.shape
-        x = F.pad(x, (padding[1], padding[1], padding[0], padding[0])).permute(0, 2, 3, 1)  # (n, H, W, channels)
-        patches = x.unfold(1, kh, stride[0]).unfold(2, kw, stride[1])  # (n, h, w, channels, kh, kw)
-        patches = patches.permute(0, 1, 2, 4, 5, 3).reshape(-1, kh * kw * channels)
-        grad_w = grad.transpose(0, 1).reshape(out, -1) @ patches
-        return grad_x, grad_w.view(out, kh, kw, channels).permute(0, 3, 1, 2), None, None
 
 
 class _SmallMaps(torch.autograd.Function):

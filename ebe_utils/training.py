@@ -3,34 +3,45 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from .checks import boolean, integer, one_of, real
-from .data import as_image_set, scale
+from .data import ImageSet, as_image_set, check_together, scale
 from .files import DamagedFileError, read_tensors, write_tensors
-from .model import evaluating, freeze, on_device
+from .forward import accumulation_device, evaluating, on_device, run_network
+from .model import freeze, trainable
+from .progress import Progress, progress_bar
 from .small_maps import fast_convolutions
 
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "linear")
 
 
-def train(model, train_set, test_set=None, epochs=60, batch_size=128, learning_rate=0.001, optimizer="adam",
-          schedule="constant", augment=False, seed=0, device="auto", state=None, progress=True):
-    """Train `model` on `train_set`, freeze it and return it; `model.history` lists what each epoch reached.
+def train(model: nn.Module, train_set: Any, test_set: Any = None, epochs: int = 60, batch_size: int = 128,
+          learning_rate: float = 0.001, optimizer: str = "adam", schedule: str = "constant", augment: bool = False,
+          seed: int = 0, device: str | torch.device = "auto", state: str | Path | None = None,
+          progress: Progress = True) -> nn.Module:
+    """Train `model` on `train_set`, freeze it and return it; `model.history` lists loss and accuracy of each epoch.
 
     optimizer: "adam", or "sgd" (momentum 0.9). schedule: "constant" learning rate, or "linear", down to zero, which
     makes short trainings end well. augment: random shift by up to an eighth and horizontal flip.
     state: a file to save the training state to after each epoch, and to go on from where it exists: on the same
     machine an interrupted training ends with the same weights as an uninterrupted one. `seed` decides the order of
-    the images, their augmentation and the network's own chance (dropout), epoch by epoch. On CUDA the forward pass is
-    bfloat16 (autocast).
+    the images, their augmentation and the network's own random numbers (dropout), epoch by epoch. On CUDA the forward
+    pass is bfloat16 (autocast). progress: whether to show a bar, or a function of (epochs done, epochs in all).
+
+    Parameters with requires_grad=False are not trained, and layers that have no others run in evaluation mode, so that
+    their batch statistics stay as well; but a network that `freeze` froze, as this function does in the end, is
+    trained on where it was trained before. A network with more outputs than there are classes learns not to use them.
 
     history: epoch, train_loss and train_accuracy (running, over the epoch), test_loss and test_accuracy (if there
-    is a test_set), seconds. Raises ValueError if the state was saved with other settings or images.
+    is a test_set), seconds. Raises ValueError if the state was saved with other settings or images, if everything is
+    frozen, or if there are more classes than outputs.
     """
     train_set = as_image_set(train_set)
     test_set = None if test_set is None else as_image_set(test_set)
@@ -42,20 +53,29 @@ def train(model, train_set, test_set=None, epochs=60, batch_size=128, learning_r
         "training images": train_set.fingerprint()[:12]}
     if len(train_set) < 2:
         raise ValueError("training needs at least two images, for batch normalisation.")
+    if augment and len(train_set.shape) != 3:
+        raise ValueError(f"augment=True shifts and flips images (channels, height, width); these inputs have shape "
+                         f"{train_set.shape}. Pass augment=False.")
+    if test_set is not None:
+        check_together(train_set.images, test_set.images)
     net, device = on_device(model, device)
-    net.requires_grad_(True)
+    names = set(trainable(net))
+    params = {name: param for name, param in net.named_parameters() if name in names}
+    for name, param in net.named_parameters():
+        param.requires_grad_(name in names)
+    if frozen := sorted(name for name, _ in net.named_parameters() if name not in names):
+        settings["frozen"] = frozen
     settings["device"] = device.type  # on CUDA it is another training, in bfloat16
-    params = dict(net.named_parameters())
     optim = (torch.optim.Adam(params.values(), lr=learning_rate, fused=True) if optimizer == "adam"
              else torch.optim.SGD(params.values(), lr=learning_rate, momentum=0.9, fused=True))
-    history = _restore(state, net, optim, settings) if state is not None and Path(state).exists() else []
+    history = _restore(state, net, params, optim, settings) if state is not None and Path(state).exists() else []
 
     images, labels = train_set.images.to(device), torch.from_numpy(train_set.labels).to(device)
-    bar = _bar(epochs, len(history), progress)
+    bar = progress_bar(progress, epochs, len(history), desc="training", unit="epoch")
     for epoch in range(len(history) + 1, epochs + 1):
         start = time.perf_counter()
         rates = ((epoch - 1) / epochs, epoch / epochs) if schedule == "linear" else (0, 0)
-        rates = [learning_rate * (1 - r) for r in rates]  # at the beginning and at the end of the epoch
+        rates = tuple(learning_rate * (1 - r) for r in rates)  # at the beginning and at the end of the epoch
         row = {"epoch": epoch, **_epoch(net, optim, images, labels, batch_size, rates, augment, seed, epoch)}
         if test_set is not None:
             row |= evaluate(net, test_set, device=device)
@@ -65,7 +85,7 @@ def train(model, train_set, test_set=None, epochs=60, batch_size=128, learning_r
                                      f"lower the learning rate (it is {learning_rate}).")
         history.append(row)
         if state is not None:
-            _save(state, net, optim, history, settings)
+            _save(state, net, params, optim, history, settings)
         bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k.endswith("accuracy")}, refresh=False)
         bar.update()
     bar.close()
@@ -75,24 +95,30 @@ def train(model, train_set, test_set=None, epochs=60, batch_size=128, learning_r
     return freeze(model)
 
 
-def evaluate(model, data, batch_size=256, device="auto"):
-    """{"test_loss", "test_accuracy"}: mean cross-entropy (nats) and share of right predictions on `data`."""
+def evaluate(model: nn.Module, data: Any, batch_size: int = 256, device: str | torch.device = "auto",
+             ) -> dict[str, float]:
+    """{"test_loss", "test_accuracy"}: mean cross-entropy (nats) and share of right predictions on `data`.
+
+    Raises ValueError if a label is beyond the network's outputs.
+    """
+    integer("batch_size", batch_size, 1)
     model, device = on_device(model, device)
-    data = as_image_set(data)
+    part: ImageSet = as_image_set(data)
     loss = right = 0.0
     with evaluating(model), torch.inference_mode():
-        for images, labels in zip(data.images.split(batch_size), torch.from_numpy(data.labels).split(batch_size),
+        for images, labels in zip(part.images.split(batch_size), torch.from_numpy(part.labels).split(batch_size),
                                   strict=True):
-            logits, labels = model(scale(images.to(device))).float(), labels.to(device)
+            logits, labels = run_network(model, scale(images.to(device)), device).float(), labels.to(device)
+            _check_outputs(logits, int(part.labels.max()))
             loss += F.cross_entropy(logits, labels, reduction="sum").item()
             right += (logits.argmax(1) == labels).sum().item()
-    return {"test_loss": loss / len(data), "test_accuracy": right / len(data)}
+    return {"test_loss": loss / len(part), "test_accuracy": right / len(part)}
 
 
-def _bar(epochs, done, progress):
-    from tqdm.auto import tqdm
-
-    return tqdm(total=epochs, initial=done, desc="training", unit="epoch", disable=not progress)
+def _check_outputs(logits, label):
+    if label >= logits.shape[1]:
+        raise ValueError(f"labels run up to {label}, but the network has {logits.shape[1]} outputs, for the classes 0 "
+                         f"to {logits.shape[1] - 1}; pass a network with one output for each class.")
 
 
 def _epoch(net, optim, images, labels, batch_size, rates, augment, seed, epoch):
@@ -101,8 +127,13 @@ def _epoch(net, optim, images, labels, batch_size, rates, augment, seed, epoch):
     order = torch.randperm(len(images), generator=generator).to(images.device)
     if len(order) % batch_size == 1:  # batch normalisation cannot train on a batch of one
         order = order[:-1]
-    total = torch.zeros(2, dtype=torch.float64, device=images.device if images.device.type != "mps" else "cpu")
+    total = torch.zeros(2, dtype=torch.float64, device=accumulation_device(images.device))
+    most = int(labels.max())
     net.train()
+    for module in net.modules():  # what was frozen on purpose keeps its batch statistics, too
+        own = list(module.parameters(recurse=False))
+        if own and not any(param.requires_grad for param in own):
+            module.eval()
     with torch.random.fork_rng([images.device] if images.is_cuda else []), fast_convolutions(net):
         torch.default_generator.manual_seed(chance)
         if images.is_cuda:
@@ -115,14 +146,15 @@ def _epoch(net, optim, images, labels, batch_size, rates, augment, seed, epoch):
             if augment:
                 batch = _augment(batch, generator)
             with torch.autocast(batch.device.type, torch.bfloat16, enabled=batch.device.type == "cuda"):
-                logits = net(batch)
+                logits = run_network(net, batch, batch.device)
+            _check_outputs(logits, most)
             loss = F.cross_entropy(logits.float(), target)
             optim.zero_grad(set_to_none=True)
             loss.backward()
             optim.step()
             with torch.no_grad():
-                total[0] += loss * len(index)
-                total[1] += (logits.argmax(1) == target).sum()
+                total[0] += (loss * len(index)).to(total.device)
+                total[1] += (logits.argmax(1) == target).sum().to(total.device)
     loss, right = (total / len(order)).tolist()
     return {"train_loss": loss, "train_accuracy": right}
 
@@ -141,15 +173,15 @@ def _augment(batch, generator):
     return padded[at, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _save(path, net, optim, history, settings):
+def _save(path, net, params, optim, history, settings):
     tensors = {f"model.{k}": v for k, v in net.state_dict().items()}
-    for name, param in net.named_parameters():
+    for name, param in params.items():
         for key, value in optim.state[param].items():
             tensors[f"optimizer.{name}.{key}"] = value
     write_tensors(path, tensors, {"history": json.dumps(history), "settings": json.dumps(settings)})
 
 
-def _restore(path, net, optim, settings):
+def _restore(path, net, params, optim, settings):
     try:
         tensors, metadata = read_tensors(path)
     except DamagedFileError:
@@ -159,7 +191,8 @@ def _restore(path, net, optim, settings):
     history = json.loads(metadata.get("history", "[]"))
     # More epochs may be added to a training with a constant learning rate.
     free = {"epochs"} if settings["schedule"] == "constant" else set()
-    differ = [f"{k} {saved.get(k)} then, {v} now" for k, v in settings.items() if k not in free and saved.get(k) != v]
+    differ = [f"{k} {saved.get(k)} then, {settings.get(k)} now" for k in settings | saved
+              if k not in free and saved.get(k) != settings.get(k)]
     if differ or len(history) > settings["epochs"]:
         raise ValueError(f"{path} holds a training with other settings "
                          f"({'; '.join(differ) or f'{len(history)} epochs are done'}); "
@@ -169,7 +202,7 @@ def _restore(path, net, optim, settings):
     except RuntimeError as error:
         raise ValueError(f"{path} is of another network ({str(error).splitlines()[-1].strip()}); "
                          "delete it to start again.") from None
-    for name, param in net.named_parameters():
+    for name, param in params.items():
         prefix = f"optimizer.{name}."
         for key in [k for k in tensors if k.startswith(prefix)]:
             value = tensors[key].to(param.device)

@@ -16,7 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 from torchvision import datasets
 
 from ebe_utils import ImageSet, load_dataset
-from ebe_utils.data import DataError, as_image_set, random_part
+from ebe_utils.data import DataError, as_image_set, as_tensor, check_together, check_values, random_part, scale
 from ebe_utils.datasets import data_root
 
 # --- digits --------------------------------------------------------------------------------------------------------
@@ -298,10 +298,11 @@ def test_subset_keeps_the_order_asked_for():
 
 @pytest.mark.parametrize("given", [
     (GREY, [0, 1]), [torch.from_numpy(GREY), torch.tensor([0, 1])], SimpleNamespace(images=GREY, labels=[0, 1]),
-    SimpleNamespace(images=GREY.tolist(), target=[0, 1]), ImageSet(GREY, [0, 1])])
+    SimpleNamespace(images=GREY / 255, target=[0, 1]), ImageSet(GREY, [0, 1])])
 def test_what_is_understood_as_images_with_labels(given):
     found = as_image_set(given)
-    np.testing.assert_array_equal(found.images.reshape(2, 4, 4), GREY)
+    assert found.shape == (1, 4, 4)
+    np.testing.assert_allclose(scale(found.images).reshape(2, 4, 4), GREY / 255, rtol=1e-6)
     assert found.labels.tolist() == [0, 1]
 
 
@@ -331,6 +332,18 @@ def test_fingerprint_tells_pixels_labels_and_class_names_apart():
     (np.where(GREY == 3, np.inf, 0), [0, 1], ValueError, "infinite.*position 0"),
     (GREY.astype(str), [0, 1], TypeError, "dtype <U"),
     (GREY.astype(complex), [0, 1], TypeError, "complex"),
+    (GREY.tolist(), [0, 1], TypeError, r"int64 and shape \(2, 4, 4\); pass uint8"),
+    (GREY.astype(np.uint16), [0, 1], TypeError, "uint16.*pass uint8"),
+    ([[[1, 2]], [[1]]], [0, 1], ValueError, "different lengths"),
+    ([torch.zeros(1, 2), torch.zeros(1, 3)], [0, 1], ValueError, "different lengths"),
+    (np.zeros(2), [0, 1], ValueError, "one input per row"),
+    (ImageSet(GREY, [0, 1]), [0, 1], TypeError, "a ImageSet is a data set; pass its images"),
+    (torch.utils.data.TensorDataset(torch.zeros(2, 3)), [0, 1], TypeError, "a TensorDataset is a data set"),
+    (torch.zeros(2, 3, device="meta"), [0, 1], TypeError, "meta"),
+    (torch.zeros(2, 3).to_sparse(), [0, 1], TypeError, "dense tensor"),
+    (GREY, [0, 10**9], ValueError, "labels run up to 1000000000 for 2 images.*return_inverse"),
+    (GREY[:, None].astype(float), [0, 1], ValueError, "whole numbers from 0 to 31.*or pass uint8"),
+    (GREY[:, None] * 8., [0, 1], ValueError, "whole numbers from 0 to 248"),
     (torch.zeros(2, 4, 4, dtype=torch.bool), [0, 1], TypeError, "bool")])
 def test_images_and_labels_that_are_refused(images, labels, error, words):
     with pytest.raises(error, match=words):
@@ -340,3 +353,90 @@ def test_images_and_labels_that_are_refused(images, labels, error, words):
 def test_more_labels_than_class_names():
     with pytest.raises(ValueError, match="there are 2 classes"):
         ImageSet(GREY, [0, 2], ("a", "b"))
+
+
+# --- what runs from 0 to 255 is not taken for 0 to 1 ---------------------------------------------------------------
+
+COLOUR = np.random.default_rng(0).integers(0, 256, (6, 3, 5, 5)).astype(np.uint8)
+
+
+def test_scikit_learns_digits_say_what_to_do():
+    """Floats from 0 to 16: the error names the divisor, and what it asks for works."""
+    raw = load_digits()
+    with pytest.raises(ValueError, match=r"whole numbers from 0 to 16.*16 for load_digits\(\)"):
+        as_image_set(raw)
+    raw.images /= 16
+    assert as_image_set(raw).shape == (1, 8, 8) and ImageSet(raw.images, raw.target).shape == (8, 8)
+
+
+def test_only_uint8_gets_an_axis():
+    """Floats of three axes are sequences (n, channels, length), of which no axis is missing."""
+    assert ImageSet(GREY, [0, 1]).shape == (1, 4, 4)
+    assert ImageSet(GREY / 255, [0, 1]).shape == (4, 4)
+
+
+@pytest.mark.parametrize("fine", [
+    COLOUR, COLOUR / 255, (COLOUR > 99).astype(float), COLOUR / 127.5 - 1, COLOUR - 128., COLOUR * 2., COLOUR / 2,
+    COLOUR[:, 0] * 1., COLOUR[:, 0, 0] * 1., np.arange(6)[:, None], np.zeros((6, 1, 2, 2))],
+    ids=["uint8", "0 to 1", "black and white", "-1 to 1", "negative", "beyond 255", "no whole numbers", "sequences",
+         "tables", "token numbers", "zeros"])
+def test_other_floats_are_taken_as_they_are(fine):
+    data = ImageSet(fine, np.arange(6))
+    np.testing.assert_allclose(data.images, fine, rtol=1e-6)
+
+
+@pytest.mark.parametrize("train, test, error, words", [
+    (COLOUR, COLOUR * 0.9, ValueError, "between 0 and 1, like the training images"),
+    (COLOUR, COLOUR / -255., ValueError, "between 0 and 1"),
+    (COLOUR / 255, COLOUR, TypeError, "dtype torch.uint8, the training images torch.float32"),
+    (COLOUR / 255, COLOUR * 0.9, ValueError, "the training images run from 0 to 1, the test images from 0 to 23"),
+    (COLOUR * 0.9, COLOUR / 255, ValueError, "bring both to the same range"),
+    (COLOUR.reshape(6, -1) / 255, np.zeros((6, 75), int), TypeError, "pass the same kind"),
+    (np.zeros((6, 75), int), COLOUR.reshape(6, -1), TypeError, "pass the same kind")])
+def test_sets_of_different_kinds_are_refused(train, test, error, words):
+    with pytest.raises(error, match=words):
+        check_together(as_tensor(train), as_tensor(test))
+
+
+@pytest.mark.parametrize("train, test", [
+    (COLOUR, COLOUR[:2]), (COLOUR, COLOUR / 255), (COLOUR / 255, COLOUR / 250), (COLOUR / 127.5 - 1, COLOUR / 25),
+    (COLOUR[:, 0] / 255, COLOUR[:, 0] * 0.9), (np.zeros((6, 75), int), np.ones((6, 75), int))])
+def test_sets_of_one_kind_go_together(train, test):
+    check_together(as_tensor(train), as_tensor(test))
+
+
+def test_values_are_checked_in_pieces(tmp_path, monkeypatch):
+    """A memory-mapped set is not copied as a whole, and the position counts over all pieces."""
+    seen, isfinite = [], torch.isfinite
+    monkeypatch.setattr(torch, "isfinite", lambda part: seen.append(part.numel()) or isfinite(part))
+    monkeypatch.setattr("ebe_utils.data._CHUNK", 200)
+    values = np.random.default_rng(0).random((40, 3, 5, 5)).astype(np.float32)
+    np.save(tmp_path / "images.npy", values)
+    images = as_tensor(np.load(tmp_path / "images.npy", mmap_mode="r"))
+    check_values(images, "the images")
+    assert seen == [150] * 20
+    values[31, 2, 0, 1] = np.nan
+    with pytest.raises(ValueError, match="position 31"):
+        check_values(torch.from_numpy(values), "the images")
+    values[31] = 7  # whole numbers in one piece only
+    check_values(torch.from_numpy(values), "the images")
+
+
+def test_arrays_of_every_float_and_byte_order():
+    for kind in (np.float16, np.float64, np.longdouble, ">f4"):
+        found = as_tensor((GREY / 256).astype(kind))
+        assert found.dtype == torch.float32
+        np.testing.assert_array_equal(found, GREY / 256)
+
+
+def test_sets_are_equal_if_all_they_hold_is():
+    data = ImageSet(GREY, [0, 1], ("a", "b"))
+    assert data == ImageSet(GREY.copy(), np.array([0, 1]), ["a", "b"]) and data == data.subset([0, 1])
+    other = GREY.copy()
+    other[1, 2, 3] += 1
+    for changed in (ImageSet(other, [0, 1], ("a", "b")), ImageSet(GREY, [1, 1], ("a", "b")), data.subset([0]),
+                    ImageSet(GREY, [0, 1], ("a", "c")), ImageSet(GREY, [0, 1], ("a", "b"), "name"), "images",
+                    ImageSet(GREY[:, None] / 255, [0, 1], ("a", "b")), ImageSet(GREY[:, :2], [0, 1], ("a", "b"))):
+        assert data != changed
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(data)

@@ -1,7 +1,8 @@
 """Step 2, the network: ResNet18, its layers by number, and the checkpoint."""
 
-from collections import OrderedDict
+from collections import OrderedDict, namedtuple
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ import torch
 import torchvision
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from scipy.special import expit, softmax
 from torch import nn
 
 from ebe_utils import ImageSet, conv_layers, embed, layer_table, load_model, resnet18_for, save_model
 from ebe_utils.data import as_batch, scale
 from ebe_utils.files import read_tensors, write_tensors
+from ebe_utils.forward import accumulation_device
 from ebe_utils.layers import layer_name, layer_names
 from ebe_utils.model import device_of, evaluating, on_device, predict_logits
 
@@ -163,6 +166,122 @@ def test_device(tiny_net):
     for device in ("gpu", "cuda:99", 1.5):
         with pytest.raises(ValueError, match="cannot be used here.*pass 'auto'"):
             on_device(tiny_net, device)
+
+
+def test_float64_is_added_up_on_the_cpu_where_a_device_has_none():
+    assert accumulation_device("mps") == torch.device("cpu") == accumulation_device("mps:0")
+    assert accumulation_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
+    assert accumulation_device("cpu") == torch.device("cpu")
+
+
+def test_overlapping_blocks_put_modes_back_when_the_last_one_ends(tiny_net):
+    """As two threads overlap: the first one to end must not switch the other's network to training mode."""
+    tiny_net.train()
+    tiny_net.norm.eval()
+    first, second = evaluating(tiny_net), evaluating(nn.Sequential(tiny_net.conv1, tiny_net.norm))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not tiny_net.conv1.training and tiny_net.conv2.training
+    second.__exit__(None, None, None)
+    assert tiny_net.training and tiny_net.conv1.training and not tiny_net.norm.training
+
+
+@pytest.mark.parametrize("model, error, words", [
+    ("resnet18", TypeError, "the network is a str; pass a torch.nn.Module"),
+    (lambda x: x, TypeError, "the network is a function"), (None, TypeError, "the network is a NoneType"),
+    (nn.Linear(4, 2, device="meta"), ValueError, "have no values.*load its weights")])
+def test_what_is_no_network(model, error, words):
+    with pytest.raises(error, match=words):
+        predict_logits(model, torch.zeros(2, 4))
+    with pytest.raises(error, match=words):
+        embed(model, torch.zeros(2, 4), 1 if error is TypeError else "")
+
+
+# --- outputs and inputs of other networks --------------------------------------------------------------------------
+
+
+class Returns(nn.Module):
+    """A network that returns what `make` makes of (n, classes) logits."""
+
+    def __init__(self, make, classes=3):
+        super().__init__()
+        self.head, self.make = nn.Linear(4, classes), make
+
+    def forward(self, x):
+        return self.make(self.head(x))
+
+
+Named = namedtuple("Named", ["logits", "auxiliary"])
+
+
+@pytest.mark.parametrize("make", [
+    lambda z: z, lambda z: (z,), lambda z: [z, None], lambda z: {"logits": z, "hidden": z[:, :2]},
+    lambda z: {"scores": z}, lambda z: Named(z, z * 2), lambda z: SimpleNamespace(logits=z, loss=None),
+    lambda z: OrderedDict(loss=None, out=z)])
+def test_logits_are_found_in_what_a_network_returns(make):
+    net, x = Returns(make), torch.rand(5, 4)
+    np.testing.assert_allclose(predict_logits(net, x), net.head(x).detach(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("make, words", [
+    (lambda z: (z, z), "returns a tuple, in which the logits cannot be found; wrap it"),
+    (lambda z: {"a": z, "b": z}, "returns a dict"), (lambda z: "cat", "returns a str"),
+    (lambda z: None, "returns a NoneType"), (lambda z: Named("cat", z), "returns a Named"),
+    (lambda z: z[:, :, None, None], r"shape \(5, 3, 1, 1\), not logits"), (lambda z: z.argmax(1), "int64 of shape"),
+    (lambda z: z[:3], "returns 3 rows for a batch of 5 inputs"), (lambda z: z.mean(), r"of shape \(\)")])
+def test_outputs_without_logits_are_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        predict_logits(Returns(make), torch.rand(5, 4))
+
+
+@pytest.mark.parametrize("make", [lambda z: z, lambda z: z[:, 0]])
+def test_a_single_logit_becomes_a_pair(make):
+    """Class 1 where the logit is positive, and the softmax of the pair is the sigmoid."""
+    net, x = Returns(make, classes=1), torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    z = net.head(x)[:, 0].detach().numpy()
+    found = predict_logits(net, x)
+    np.testing.assert_array_equal(found.argmax(1), z > 0)
+    assert 0 < (z > 0).sum() < 40
+    np.testing.assert_allclose(softmax(found, 1)[:, 1], expit(z), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype, rtol", [(torch.bfloat16, 0.05), (torch.float16, 0.01), (torch.float64, 1e-5)])
+def test_inputs_are_cast_to_the_networks_dtype(tiny_net, stripes, dtype, rtol):
+    expected = predict_logits(tiny_net, stripes[1].images)
+    found = predict_logits(tiny_net.to(dtype), stripes[1].images)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=rtol, atol=rtol)
+    embeddings = embed(tiny_net, stripes[1].images, [1, "norm"], pooling="avg")
+    assert all(values.dtype == np.float32 and np.isfinite(values).all() for values in embeddings.values())
+
+
+def test_token_numbers_stay_integers():
+    net = nn.Sequential(nn.Embedding(10, 4), nn.Flatten(), nn.Linear(12, 2)).double()
+    assert predict_logits(net, torch.tensor([[0, 3, 9], [1, 1, 1]])).shape == (2, 2)
+    with pytest.raises(ValueError, match="does not take this input.*out of range"):
+        predict_logits(net, torch.tensor([[0, 3, 10]]))
+
+
+@pytest.mark.parametrize("images, words", [
+    (torch.rand(5, 8, 8), r"takes \(n, 1, height, width\): add the axis of one channel, inputs\[:, None\]"),
+    (torch.rand(5, 8, 8, 1), r"put the channels first, inputs.permute\(0, 3, 1, 2\)"),
+    (torch.rand(5, 3, 8, 8), r"shape \(\d, 3, 8, 8\)\): .*first convolution takes \(n, 1, height, width\)"),
+    (torch.rand(1, 8, 8), "add the axis"), (torch.rand(5, 64), r"shape \(\d, 64\)")])
+def test_inputs_that_do_not_fit_say_what_to_change(tiny_net, images, words):
+    for call in (predict_logits, lambda net, x: embed(net, x, 1)):
+        with pytest.raises(ValueError, match=words):
+            call(tiny_net, images)
+
+
+def test_pixel_statistics_of_large_images_are_taken_in_pieces(monkeypatch):
+    """A piece has at most 2**24 numbers, so that memory does not grow with the size of the images."""
+    data = ImageSet(np.random.default_rng(0).integers(0, 256, (30, 3, 600, 500)).astype(np.uint8), np.arange(30) % 2)
+    seen, plain = [], scale
+    monkeypatch.setattr("ebe_utils.model.scale", lambda part: seen.append(part.numel()) or plain(part))
+    net = resnet18_for(data)
+    assert max(seen) <= 2**24 and sum(seen) == data.images.numel()
+    np.testing.assert_allclose(net.mean[:, 0, 0], data.images.numpy().mean((0, 2, 3)) / 255, rtol=1e-5)
 
 
 # --- checkpoint ----------------------------------------------------------------------------------------------------

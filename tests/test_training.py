@@ -1,6 +1,7 @@
-"""Step 2, continued: the training loop, going on after an interruption, and the fast weight gradient."""
+"""Step 2, continued: the training loop, going on after an interruption, and the fast convolutions."""
 
 import copy
+from collections import namedtuple
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from ebe_utils import ImageSet, resnet18_for, train
 from ebe_utils.data import scale
 from ebe_utils.model import predict_logits
-from ebe_utils.small_maps import _FewChannels, _SmallMaps, fast_convolutions
+from ebe_utils.small_maps import _SmallMaps, fast_convolutions
 from ebe_utils.training import _augment, _save, evaluate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -113,6 +114,113 @@ def test_a_last_batch_of_one_image_is_left_out():
 def test_progress_is_shown(stripes, capsys, new_net):
     quick(new_net(), stripes[0], progress=True)
     assert "3/3" in capsys.readouterr().err
+
+
+def test_progress_calls_a_function(stripes, capsys, new_net):
+    seen = []
+    quick(new_net(), stripes[0], progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)] and not capsys.readouterr().err
+    with pytest.raises(TypeError, match="progress='yes' is a str"):
+        quick(new_net(), stripes[0], progress="yes")
+
+
+# --- what is trained -----------------------------------------------------------------------------------------------
+
+
+def changed(before, after):
+    return {name for name, tensor in after.state_dict().items() if not torch.equal(before.state_dict()[name], tensor)}
+
+
+def test_layers_that_are_frozen_on_purpose_stay_as_they_are(stripes, new_net):
+    """Weights and, since a layer without trainable parameters runs in evaluation mode, batch statistics."""
+    net = new_net()
+    for part in (net.conv1, net.norm):
+        part.requires_grad_(False)
+    before = copy.deepcopy(net)
+    head = {"conv2.weight", "conv2.bias", "head.weight", "head.bias"}
+    assert changed(before, quick(net, stripes[0])) == head
+    again = copy.deepcopy(net)
+    assert changed(again, quick(net, stripes[0], seed=1)) == head, "frozen by train, and trained on where it was"
+    net.conv1.requires_grad_(True)
+    again = copy.deepcopy(net)
+    assert changed(again, quick(net, stripes[0], seed=2)) == {"conv1.weight"}
+
+
+def test_a_network_that_is_frozen_as_a_whole_is_refused(stripes, new_net):
+    with pytest.raises(ValueError, match="every parameter of the network is frozen"):
+        quick(new_net().requires_grad_(False), stripes[0])
+    with pytest.raises(ValueError, match="or it has none"):
+        quick(nn.Flatten(), stripes[0])
+
+
+def test_a_partly_frozen_training_goes_on_from_its_state(stripes, tmp_path, monkeypatch, new_net):
+    def net(seed=0):
+        net = new_net()
+        net.conv1.requires_grad_(False)
+        return net
+
+    expected, state = quick(net(), stripes[0]), tmp_path / "state"
+    interrupt_after_first_epoch(monkeypatch, lambda: quick(net(), stripes[0], state=state))
+    with pytest.raises(ValueError, match=r"frozen \['conv1.weight'\] then, None now"):
+        quick(new_net(), stripes[0], state=state)
+    assert same_weights(quick(net(), stripes[0], state=state), expected)
+
+
+def test_a_single_logit_is_trained_as_a_logistic_regression(stripes):
+    """cross-entropy of the pair (0, z) is the binary cross-entropy of z."""
+    data = ImageSet(stripes[0].images[stripes[0].labels < 2], stripes[0].labels[stripes[0].labels < 2])
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+    expected = copy.deepcopy(net)
+    step = torch.optim.SGD(expected.parameters(), lr=0.05, momentum=0.9)
+    for _ in range(2):
+        loss = F.binary_cross_entropy_with_logits(expected(data.images / 255)[:, 0],
+                                                  torch.from_numpy(data.labels).float())
+        step.zero_grad()
+        loss.backward()
+        step.step()
+    quick(net, data, epochs=2, batch_size=len(data), learning_rate=0.05, optimizer="sgd")
+    torch.testing.assert_close(net[1].weight, expected[1].weight, rtol=1e-4, atol=1e-6, check_stride=False)
+    quick(net, data, epochs=20, learning_rate=0.05)
+    assert evaluate(net, data)["test_accuracy"] > 0.9
+
+
+class Auxiliary(nn.Module):
+    """Returns (logits, auxiliary logits) under names while it is trained, as torchvision's Inception does."""
+
+    def __init__(self):
+        super().__init__()
+        self.flat, self.head, self.auxiliary = nn.Flatten(), nn.Linear(64, 3), nn.Linear(64, 3)
+
+    def forward(self, x):
+        x = self.flat(x)
+        if not self.training:
+            return self.head(x)
+        return namedtuple("Outputs", ["logits", "auxiliary"])(self.head(x), self.auxiliary(x))
+
+
+def test_networks_with_named_outputs_are_trained_on_their_logits(stripes):
+    net = Auxiliary()
+    before = copy.deepcopy(net)
+    assert changed(before, quick(net, stripes[0])) == {"head.weight", "head.bias"}
+
+
+def test_labels_beyond_the_outputs_are_refused(stripes, new_net):
+    with pytest.raises(ValueError, match="labels run up to 2, but the network has 2 outputs"):
+        quick(new_net(classes=2), stripes[0])
+    with pytest.raises(ValueError, match="labels run up to 2, but the network has 2 outputs"):
+        evaluate(new_net(classes=2), stripes[0])
+
+
+def test_training_and_test_images_of_different_kinds_are_refused(stripes, new_net):
+    bytes_as_floats = (stripes[1].images * 0.9, stripes[1].labels)
+    with pytest.raises(ValueError, match="must lie between 0 and 1"):
+        quick(new_net(), stripes[0], bytes_as_floats)
+
+
+def test_augmentation_needs_images(new_net):
+    data = ImageSet(np.random.default_rng(0).random((8, 4)), np.arange(8) % 2)
+    with pytest.raises(ValueError, match=r"augment=True.*shape \(4,\)"):
+        quick(nn.Linear(4, 2), data, augment=True)
 
 
 # --- augmentation --------------------------------------------------------------------------------------------------
@@ -260,18 +368,17 @@ def test_a_training_that_diverges_is_stopped_and_not_saved(stripes, tmp_path):
 # --- the fast convolutions -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fast", [_FewChannels, _SmallMaps])
 @pytest.mark.parametrize("shape, out, kernel, stride, padding", [
     ((2, 1, 28, 28), 5, (7, 7), (2, 2), (3, 3)), ((3, 3, 8, 6), 4, (3, 3), (1, 1), (1, 1)),
     ((4, 6, 2, 2), 5, (3, 3), (1, 1), (1, 1)), ((4, 6, 2, 2), 5, (3, 3), (2, 2), (1, 1)),
     ((4, 6, 4, 4), 5, (1, 1), (2, 2), (0, 0)), ((2, 2, 5, 9), 3, (2, 4), (1, 3), (0, 2)),
     ((3, 4, 1, 1), 2, (3, 3), (1, 1), (1, 1)), ((2, 3, 6, 6), 2, (3, 3), (2, 2), (0, 0))])
-def test_fast_convolutions_equal_torchs(shape, out, kernel, stride, padding, fast):
+def test_fast_convolutions_equal_torchs(shape, out, kernel, stride, padding):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, dtype=torch.float64, generator=generator, requires_grad=True)
     weight = torch.randn(out, shape[1], *kernel, dtype=torch.float64, generator=generator, requires_grad=True)
     expected, found = (conv(x, weight) for conv in (
-        lambda x, w: F.conv2d(x, w, None, stride, padding), lambda x, w: fast.apply(x, w, stride, padding)))
+        lambda x, w: F.conv2d(x, w, None, stride, padding), lambda x, w: _SmallMaps.apply(x, w, stride, padding)))
     torch.testing.assert_close(found, expected)
     upstream = torch.randn(expected.shape, dtype=torch.float64, generator=generator)
     for mine, autograds in zip(torch.autograd.grad(found, (x, weight), upstream),
@@ -279,11 +386,10 @@ def test_fast_convolutions_equal_torchs(shape, out, kernel, stride, padding, fas
         torch.testing.assert_close(mine, autograds, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("fast", [_FewChannels, _SmallMaps])
-def test_fast_convolutions_pass_gradcheck(fast):
+def test_fast_convolutions_pass_gradcheck():
     x, weight = (torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1),
                              requires_grad=True) for shape in ((2, 2, 3, 4), (3, 2, 2, 3)))
-    assert torch.autograd.gradcheck(lambda x, w: fast.apply(x, w, (1, 2), (1, 1)), (x, weight))
+    assert torch.autograd.gradcheck(lambda x, w: _SmallMaps.apply(x, w, (1, 2), (1, 1)), (x, weight))
 
 
 def test_fast_convolutions_of_the_whole_network(small, monkeypatch):
@@ -295,14 +401,12 @@ def test_fast_convolutions_of_the_whole_network(small, monkeypatch):
         F.cross_entropy(net(batch), labels).backward()
         return [p.grad.clone() for p in net.parameters()]
 
-    expected, used = gradients(), {_FewChannels: [], _SmallMaps: []}
-    for fast, shapes in used.items():
-        monkeypatch.setattr(fast, "apply", lambda *args, shapes=shapes, apply=fast.apply: (
-            shapes.append(tuple(args[1].shape)) or apply(*args)))
+    expected, used, apply = gradients(), [], _SmallMaps.apply
+    monkeypatch.setattr(_SmallMaps, "apply", lambda *args: used.append(tuple(args[1].shape)) or apply(*args))
     with fast_convolutions(net):
         assert "forward" in vars(net.conv1)
         found = gradients()
     assert not any("forward" in vars(module) for module in net.modules())
-    assert used[_FewChannels] == [(64, 1, 7, 7)] and (512, 512, 3, 3) in used[_SmallMaps]
+    assert (64, 1, 7, 7) not in used and (512, 512, 3, 3) in used
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
