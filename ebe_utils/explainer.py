@@ -13,7 +13,7 @@ from .layers import layer_name
 from .search.brute_force import METRICS
 from .search.engines import check_k
 from .search.index import Index
-from .votes import check_weights, is_nnk, nnk_weights, one_hot, vote_weights
+from .votes import check_weights, nnk_weights, one_hot, vote_weights
 
 
 class EBEClassifier(ClassifierMixin, BaseEstimator):
@@ -24,8 +24,8 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
 
     model: any torch classifier that maps a batch (n, ...) to logits; it is never changed. layer: the paper's number
     (convolutions from shallow to deep) or a module name. k: number of examples. metric: "cosine", "euclidean" or
-    "manhattan". weights: "uniform", "distance" or a function, see `vote_weights`; or, with cosine distance, "nnk", see
-    `nnk_weights`, which gives a part of the k all the weight (k = 50 is a good number). pooling: "none" or "avg", see
+    "manhattan". weights: "uniform", "distance", "softmax" or a function, see `ebe_utils.votes`; or, with cosine
+    distance, "nnk", which gives a part of the k all the weight (k = 50 is a good number). pooling: "none" or "avg", see
     `ebe_utils.embeddings`. device: "auto", or what torch calls it.
 
     After `fit`: classes_ (labels), class_names_, train_ (the training images), labels_ (n_train,), layer_name_,
@@ -78,7 +78,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
     def _neighbors(self, embeddings):
         """(distances, indices, weights), each (n, k)."""
         distances, indices = self._index.kneighbors(embeddings, self.k)
-        if is_nnk(check_weights("weights", self.weights, self.metric)):
+        if check_weights("weights", self.weights, self.metric) == "nnk":
             return distances, indices, nnk_weights(self._embeddings, embeddings, indices)
         return distances, indices, vote_weights(distances, self.weights)
 

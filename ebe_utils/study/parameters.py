@@ -9,7 +9,7 @@ from ..embeddings import POOLINGS
 from ..model import STEMS
 from ..search.brute_force import METRICS
 from ..training import OPTIMIZERS, SCHEDULES
-from ..votes import WEIGHTS
+from ..votes import check_weights
 
 # Largest number of training and test images, epochs and learning-rate schedule of each profile; None keeps all images.
 PROFILES = {"quick": (10_000, 2_000, 3, "linear"), "paper": (None, None, 60, "constant")}
@@ -24,7 +24,7 @@ class Parameters:
 
     dataset: str = "digits"  # digits, mnist, fashion_mnist, cifar10, or folder:PATH
     profile: str = "quick"  # quick (at most 10,000/2,000 images, 3 or 7 epochs) or paper (all, 60 epochs)
-    seed: int = 0  # every random choice hangs on it
+    seed: int = 0  # of every random choice
     epochs: int = 0  # training epochs; 0 takes the profile's
     n_train: int = 0  # training images; 0 takes the profile's
     n_test: int = 0  # test images; 0 takes the profile's
@@ -40,7 +40,7 @@ class Parameters:
     k: int = 10  # examples per explanation
     k_max: int = 50  # largest k of the sweep
     metric: str = "cosine"  # cosine, euclidean or manhattan
-    weights: str = "uniform"  # uniform or distance
+    weights: str = "uniform"  # uniform, distance, softmax or nnk (with cosine distance only)
     pooling: str = "none"  # none (embeddings flattened) or avg (averaged over positions)
     run: str = ""  # name of the run folder; empty derives one from the parameters
 
@@ -49,8 +49,9 @@ class Parameters:
             self._check_type(field, getattr(self, field.name))
         check_name(self.dataset)
         for name, allowed in (("profile", tuple(PROFILES)), ("optimizer", OPTIMIZERS), ("schedule", ("", *SCHEDULES)),
-                              ("stem", STEMS), ("metric", METRICS), ("weights", WEIGHTS), ("pooling", POOLINGS)):
+                              ("stem", STEMS), ("metric", METRICS), ("pooling", POOLINGS)):
             checks.one_of(name, getattr(self, name), allowed)
+        check_weights("weights", self.weights, self.metric)
         for name in ("seed", "epochs", "n_train", "n_test", "image_size"):
             checks.integer(name, getattr(self, name), 0)
         for name, low in (("batch_size", 2), ("k", 1), ("k_max", 1)):
