@@ -1,18 +1,22 @@
 """How sure? Credibility and confidence from the neighbours, calibration, and prediction depth."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
+from .layer_neighbors import LayerNeighbors
 from .votes import vote_shares
 
 
-def nonconformity(neighbors, layers, k, classes):
+def nonconformity(neighbors: LayerNeighbors, layers: Iterable[int | str], k: int, classes: int) -> np.ndarray:
     """(n, classes): neighbours at all `layers` together whose label is not that class (Papernot & McDaniel 2018)."""
     return sum(k - k * vote_shares(neighbors.indices[layer][:, :k], neighbors.train_labels, classes=classes)
                for layer in layers)
 
 
-def conformal(calibration, labels, scores):
+def conformal(calibration: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """(n, classes): p-value of each class, the share of calibration images that conform no better to their own.
 
     calibration: nonconformity (m, classes) of images that were not trained on, labels: their classes; scores:
@@ -22,13 +26,13 @@ def conformal(calibration, labels, scores):
     return 1 - np.searchsorted(own, scores, side="left") / len(own)
 
 
-def credibility_confidence(p):
+def credibility_confidence(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(credibility, confidence), (n,) each: the largest p-value, and one minus the second largest."""
     second, first = np.sort(p, 1)[:, -2:].T
     return first, 1 - second
 
 
-def reliability(confidence, right, bins=10):
+def reliability(confidence: np.ndarray, right: ArrayLike, bins: int = 10) -> pd.DataFrame:
     """Of the images in each bin of confidence: confidence, accuracy (means), images. A reliability diagram's table.
 
     Σ |confidence - accuracy| · images / n is the expected calibration error (Guo et al. 2017).
@@ -38,7 +42,7 @@ def reliability(confidence, right, bins=10):
     return table.groupby("bin").agg({"confidence": "mean", "accuracy": "mean", "images": "sum"}).reset_index()
 
 
-def prediction_depth(votes, network):
+def prediction_depth(votes: np.ndarray, network: np.ndarray) -> np.ndarray:
     """(n,): layers after which every deeper layer's vote is what the network says (Baldock et al. 2021).
 
     votes: (n, layers), shallow to deep; network: (n,). 0: so from the first layer on; layers: not even the last.

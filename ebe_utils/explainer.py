@@ -22,7 +22,7 @@ from .inputs import Inputs, as_inputs, as_queries
 from .layers import default_layer, layer_name
 from .saved import load_classifier, save_classifier
 from .search import Index, check_k, check_metric
-from .votes import check_weights, is_nnk, nnk_weights, one_hot, vote_weights
+from .votes import check_weights, nnk_weights, one_hot, vote_weights
 
 FITTED = ("layer", "metric", "pooling")  # parameters that a fit uses up: changing them needs another
 
@@ -36,7 +36,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
     model: any torch classifier; it is never changed. layer: the paper's number (convolutions from shallow to deep) or
     a module name; None takes the paper's 14 in a network of 20 convolutions, else see `layers.default_layer`. k: number
     of examples. metric: "cosine", "euclidean", "manhattan" or a function of two embeddings. weights: a name or a
-    function, see `vote_weights`; "nnk", with cosine distance, gives a part of the k all the weight (k = 50 is a good
+    function, see `ebe_utils.votes`; "nnk", with cosine distance, gives a part of the k all the weight (k = 50 is a good
     number). pooling: see `ebe_utils.embeddings`. target: "labels", the paper's k nearest examples; or "network", of the
     `candidates` nearest those k whose softmax is nearest to the query's: an attribution of the network's own answer,
     also where it is wrong (see `ebe_utils.faithful`). device: "auto", or what torch calls it. memory_budget: GiB that
@@ -207,7 +207,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
             many = integer("candidates", self.candidates, k, None, ", the number of examples k")
             distances, indices = self._index.kneighbors(embeddings, min(many, len(self.labels_)))
             distances, indices, _ = nearest_answers(indices, distances, self.network_proba_, proba, k)
-        if is_nnk(check_weights("weights", self.weights, self.metric_)):
+        if check_weights("weights", self.weights, self.metric_) == "nnk":
             return distances, indices, nnk_weights(self._embeddings, embeddings, indices)
         return distances, indices, vote_weights(distances, self.weights)
 

@@ -1,12 +1,13 @@
 """Wrong labels in the training set: planting them, and how soon a suspicion finds them."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.metrics import auc, roc_curve
 
 from .checks import real
 
 
-def flip_labels(labels, share, classes, seed=0):
+def flip_labels(labels: np.ndarray, share: float, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """(labels, flipped): a `share` of the labels replaced by another class, and which (booleans), drawn by seed."""
     real("share", share)
     rng = np.random.default_rng(seed)
@@ -15,7 +16,8 @@ def flip_labels(labels, share, classes, seed=0):
     return np.where(flipped, (labels + rng.integers(1, classes, len(labels))) % classes, labels), flipped
 
 
-def leave_one_out(indices, positions=None, values=None):
+def leave_one_out(indices: np.ndarray, positions: np.ndarray | None = None, values: np.ndarray | None = None
+                  ) -> np.ndarray:
     """(n, k) from (n, k + 1): neighbours of training images among all of them, each one's own entry dropped.
 
     positions: (n,) of these images in the training set, by default 0 to n - 1. values: (n, k + 1), by default the
@@ -26,7 +28,7 @@ def leave_one_out(indices, positions=None, values=None):
     return (indices if values is None else values)[~own].reshape(len(indices), -1)
 
 
-def detection_curve(flipped, suspicion):
+def detection_curve(flipped: ArrayLike, suspicion: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """(checked, found): what share of the mislabelled is found when a share of all is checked, most suspicious first.
 
     The curve of Koh & Liang (2017, figure 5); images equally suspicious come in random order, on average. Its area
@@ -37,6 +39,6 @@ def detection_curve(flipped, suspicion):
     return p * found + (1 - p) * others, found
 
 
-def koh_liang_area(flipped, suspicion):
+def koh_liang_area(flipped: ArrayLike, suspicion: ArrayLike) -> float:
     """Area under `detection_curve`: 0.5 for a random order, 1 - p / 2 if the p mislabelled all come first."""
     return float(auc(*detection_curve(flipped, suspicion)))

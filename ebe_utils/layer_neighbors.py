@@ -4,6 +4,7 @@ Training embeddings are taken batch by batch, compared with all test embeddings,
 and dropped. One search with the largest K serves every k, since its first k columns are the k nearest."""
 
 import json
+import re
 import time
 from dataclasses import dataclass, field
 
@@ -22,7 +23,7 @@ from .memory import Plan
 from .model import on_device
 from .search.brute_force import merge
 from .search.engines import check_engine, check_k, searcher
-from .votes import one_hot, vote_weights
+from .votes import Weights, one_hot, vote_shares, vote_weights
 
 PIXELS = 0  # number of the "layer" that is the image itself
 
@@ -34,7 +35,8 @@ class LayerNeighbors:
     names: {layer: module name}; indices int32 and distances float32: {layer: (n_test, K)}; train_labels (n_train,);
     test_labels and network (the network's own predictions), (n_test,); dimensions: {layer: d}; notes: what the
     engine has to say of its search, {layer: {"seconds": of search, without the passes over the images, "compared":
-    share of all distances that were computed, ...}}, not saved.
+    share of all distances that were computed, ...}}, not saved; nnk: {layer: {k: (n_test, k)}}, the NNK weights that
+    `with_nnk` adds for some k.
     """
 
     names: dict
@@ -46,21 +48,34 @@ class LayerNeighbors:
     dimensions: dict
     metric: str = "cosine"
     notes: dict = field(default_factory=dict, compare=False)
+    nnk: dict = field(default_factory=dict)
 
-    def votes(self, layer, weights="uniform"):
-        """EBE's prediction for k = 1..K at one layer, (n_test, K): column k - 1 holds the votes of k examples."""
-        labels = one_hot(self.train_labels)[self.indices[layer]]  # (n, K, classes)
-        if callable(weights):
-            shares = [np.einsum("nk,nkc->nc", vote_weights(self.distances[layer][:, :k], weights), labels[:, :k])
-                      for k in range(1, labels.shape[1] + 1)]
-            return np.stack(shares, 1).argmax(2)
+    def weights(self, layer, k: int, weights: Weights = "uniform") -> np.ndarray:
+        """Weights of the k nearest at one layer, (n_test, k); ValueError for NNK weights that were not computed."""
+        if weights != "nnk":
+            return vote_weights(self.distances[layer][:, :k], weights)
+        found = self.nnk.get(layer, {})
+        if k not in found:
+            raise ValueError(f"there are no NNK weights of {k} examples at layer {layer!r}, but of "
+                             f"{', '.join(map(str, found)) or 'none'}; `ebe_utils.nnk.with_nnk` adds them.")
+        return found[k]
+
+    def votes(self, layer, weights: Weights = "uniform", ks=None) -> np.ndarray:
+        """EBE's prediction for each k of ks (default: 1 to K) at one layer, (n_test, len(ks))."""
+        near = self.indices[layer]
+        ks = np.arange(1, near.shape[1] + 1) if ks is None else np.array(list(ks))
+        if weights not in ("uniform", "distance"):
+            return np.stack([vote_shares(near[:, :k], self.train_labels, self.weights(layer, k, weights)).argmax(1)
+                             for k in ks.tolist()], 1)
+        labels = one_hot(self.train_labels)[near]  # (n, K, classes)
         # Weights of the first k neighbours differ from those of all K by a common factor only, which no vote sees.
         raw = vote_weights(self.distances[layer], weights)
-        return (raw[:, :, None] * labels).cumsum(1).argmax(2) if weights != "uniform" else labels.cumsum(1).argmax(2)
+        summed = (raw[:, :, None] * labels).cumsum(1) if weights != "uniform" else labels.cumsum(1)
+        return summed.argmax(2)[:, ks - 1]
 
     def accuracy(self, layer, k, weights="uniform"):
         """Share of test images that the k nearest at `layer` classify rightly."""
-        return float((self.votes(layer, weights)[:, k - 1] == self.test_labels).mean())
+        return float((self.votes(layer, weights, [k])[:, 0] == self.test_labels).mean())
 
     @property
     def network_accuracy(self):
@@ -76,7 +91,7 @@ class LayerNeighbors:
         self._check_k(k)
         integer("position", position, 0, len(self.test_labels) - 1, ", that of a test image")
         indices, distances = self.indices[layer][position, :k], self.distances[layer][position, :k]
-        share = vote_weights(distances[None], weights)[0]
+        share = self.weights(layer, k, weights)[position]
         indices, distances, share = (row[share > 0] for row in (indices, distances, share))
         # bincount adds in order, so that classes with equally many votes get equal sums, as in `votes`.
         proba = np.bincount(self.train_labels[indices], share, len(train_set.classes))
@@ -90,11 +105,15 @@ class LayerNeighbors:
         return integer("k", k, 1, largest, f" (so many neighbours were searched; search again with k={k} for more)")
 
     def examples(self, positions, k):
-        """The k nearest of some test images at every layer, tidy: position, network, layer, rank, index, distance."""
+        """The k nearest of some test images at every layer, tidy: position, network, layer, rank, index, distance.
+
+        And nnk, their weights, if `with_nnk` has added those of k examples.
+        """
         self._check_k(k)
         return pd.DataFrame([
             {"position": p, "network": int(self.network[p]), "layer": layer, "rank": rank + 1,
-             "index": int(self.indices[layer][p, rank]), "distance": self.distances[layer][p, rank]}
+             "index": int(self.indices[layer][p, rank]), "distance": self.distances[layer][p, rank],
+             **({"nnk": self.nnk[layer][k][p, rank]} if k in self.nnk.get(layer, ()) else {})}
             for p in positions for layer in self.names for rank in range(k)])
 
     @classmethod
@@ -112,16 +131,19 @@ class LayerNeighbors:
 
         layers = [*table["layer"].drop_duplicates()]
         network = table.drop_duplicates("position").set_index("position").loc[positions, "network"].to_numpy()
+        k, weighed = int(table["rank"].max()), layers if "nnk" in table else []
         return cls({layer: about["name"][layer] for layer in layers},
                    {layer: grid(layer, "index", np.int32) for layer in layers},
                    {layer: grid(layer, "distance", np.float32) for layer in layers}, train_set.labels,
                    test_set.labels[positions], network, {layer: int(about["dimension"][layer]) for layer in layers},
-                   metric)
+                   metric, nnk={layer: {k: grid(layer, "nnk", float)} for layer in weighed})
 
     def save(self, path):
         """Write everything to one safetensors file."""
         tensors = {f"{kind}.{layer}": torch.from_numpy(values) for kind in ("indices", "distances")
                    for layer, values in getattr(self, kind).items()}
+        tensors |= {f"nnk.{k}.{layer}": torch.from_numpy(values) for layer, found in self.nnk.items()
+                    for k, values in found.items()}
         tensors |= {name: torch.from_numpy(getattr(self, name)) for name in ("train_labels", "test_labels", "network")}
         layers = [[layer, name, self.dimensions[layer]] for layer, name in self.names.items()]
         write_tensors(path, tensors, {"layers": json.dumps(layers), "metric": self.metric})
@@ -136,7 +158,10 @@ class LayerNeighbors:
         return cls({layer: name for layer, name, _ in layers},
                    *({layer: arrays[f"{kind}.{layer}"] for layer, _, _ in layers} for kind in ("indices", "distances")),
                    *(arrays[name] for name in ("train_labels", "test_labels", "network")),
-                   {layer: dimension for layer, _, dimension in layers}, metadata["metric"])
+                   {layer: dimension for layer, _, dimension in layers}, metadata["metric"],
+                   nnk={layer: found for layer, _, _ in layers if (found := {
+                       int(name.split(".")[1]): values for name, values in arrays.items()
+                       if re.fullmatch(rf"nnk\.\d+\.{re.escape(str(layer))}", name)})})
 
 
 def layer_neighbors(model, train_set, test_set, layers="all", k=50, metric="cosine", pooling="none", pixels=True,

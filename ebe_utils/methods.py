@@ -5,20 +5,25 @@ gives them, so that all can be compared by the same measures.
 """
 
 import tempfile
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .checks import integer
 from .data import as_tensor, scale
+from .layer_neighbors import LayerNeighbors
 from .layers import layer_name
 from .model import on_device
 from .search.index import kneighbors
 
 
-def forest_attributions(forest, X_train, X):
+def forest_attributions(forest: BaseEstimator, X_train: ArrayLike, X: ArrayLike) -> sp.csr_array:
     """The weight of every training object in a random forest's predictions: scipy CSR (n, n_train), rows with sum 1.
 
     An object's weight is the mean over the trees of (times drawn for the tree) / (size of the leaf, drawn objects
@@ -52,7 +57,7 @@ def forest_attributions(forest, X_train, X):
     return weights
 
 
-def layer_attributions(neighbors, layers, k):
+def layer_attributions(neighbors: LayerNeighbors, layers: Iterable[int | str], k: int) -> sp.csr_array:
     """Weights when the k nearest of several layers vote together (Papernot and McDaniel 2018, "Deep k-nearest
     neighbors"): scipy CSR (n_test, n_train), rows with sum 1.
 
@@ -79,7 +84,7 @@ def _kernel(kernel, m):
     return kernel, integer("m", m, 1, len(kernel), f" (there are {len(kernel)} objects)")
 
 
-def prototypes(kernel, m):
+def prototypes(kernel: ArrayLike, m: int) -> np.ndarray:
     """The m objects that together stand best for all: indices (m,), in the order in which they were chosen.
 
     Greedy choice that maximises 2 mean k(x, z) - mean k(z, z') over all objects x and prototypes z, z', that is, which
@@ -97,7 +102,7 @@ def prototypes(kernel, m):
     return np.array(chosen)
 
 
-def criticisms(kernel, chosen, m):
+def criticisms(kernel: ArrayLike, chosen: ArrayLike, m: int) -> np.ndarray:
     """The m objects that the prototypes `chosen` stand for least, yet differ from each other: indices (m,).
 
     Greedy choice that maximises the sum of |mean k(x, c) - mean k(z, c)| over the criticisms c (x: all objects, z:
@@ -117,7 +122,8 @@ def criticisms(kernel, chosen, m):
     return np.array(found)
 
 
-def counterfactuals(X_train, train_predictions, X, predictions, k=1, metric="cosine"):
+def counterfactuals(X_train: np.ndarray, train_predictions: ArrayLike, X: np.ndarray, predictions: ArrayLike,
+                    k: int = 1, metric: str = "cosine") -> tuple[np.ndarray, np.ndarray]:
     """The k nearest training objects that are predicted otherwise: (distances, indices), each (n, k), nearest first.
 
     They are real objects of the data where others synthesise one ("native" counterfactuals, Keane and Smyth 2020).
@@ -134,7 +140,8 @@ def counterfactuals(X_train, train_predictions, X, predictions, k=1, metric="cos
     return distances, indices
 
 
-def captum_neighbors(model, layer, train_images, images, k, folder=None):
+def captum_neighbors(model: torch.nn.Module, layer: int | str, train_images: ArrayLike, images: ArrayLike, k: int,
+                     folder: str | Path | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The k training images most similar at a layer by Captum's `SimilarityInfluence`: (cosines, indices), (n, k).
 
     On the CPU. folder: where Captum keeps the training embeddings and finds them again in later calls, which must be

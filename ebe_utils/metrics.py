@@ -1,19 +1,25 @@
-"""METRICS"""
+"""Metrics of explanations by examples, and explanations made wrong on purpose that each metric has to rank lower.
+
+Every metric gives a value for each image explained, (n,), so that means, intervals and comparisons come out of
+`ebe_utils.statistics`. indices: (n, k), the training images of each explanation, nearest first.
+"""
 
 from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from .checks import real, same_shape
+from .layer_neighbors import LayerNeighbors
 from .votes import vote_shares
 
 RANDOM, ANOTHER = "random", "another's"  # explanations made wrong on purpose
 
 
-def with_controls(neighbors, layer, seed=0):
-    """`LayerNeighbors` with two further layers that explain nothing, for every metric to fail on.
+def with_controls(neighbors: LayerNeighbors, layer: int | str, seed: int = 0) -> LayerNeighbors:
+    """`LayerNeighbors` with two further layers that explain nothing: negative controls for every metric.
 
     "random": random training images. "another's": those that `layer` found for another test image.
     """
@@ -30,7 +36,7 @@ def with_controls(neighbors, layer, seed=0):
                    dimensions=neighbors.dimensions | dict.fromkeys(found, 0))
 
 
-def log_loss(shares, k, truth):
+def log_loss(shares: ArrayLike, k: int, truth: np.ndarray) -> np.ndarray:
     """(n,): minus the logarithm of the probability that each vote gives to the true class, in nats; 0 is perfect.
 
     shares: (n, classes) of the votes of k examples. To them comes one vote divided evenly among the classes, so that no
@@ -41,7 +47,7 @@ def log_loss(shares, k, truth):
     return -np.log((k * true + 1 / shares.shape[1]) / (k + 1))
 
 
-def completeness_error(indices, labels, weights, proba):
+def completeness_error(indices: np.ndarray, labels: np.ndarray, weights: np.ndarray, proba: np.ndarray) -> np.ndarray:
     """(n,): how far the attribution is from adding up: the larger of |Σw - 1| and max |w · one_hot - proba|.
 
     0 is complete: the weights are the whole prediction `proba` (n, classes), with nothing left over (the paper's
@@ -51,19 +57,19 @@ def completeness_error(indices, labels, weights, proba):
     return np.maximum(rest, np.abs(np.sum(weights, 1) - 1))
 
 
-def examples_needed(weights, mass=0.9):
+def examples_needed(weights: ArrayLike, mass: float = 0.9) -> np.ndarray:
     """(n,): the smallest number of examples, heaviest first, that have at least `mass` of the weight."""
     real("mass", mass)
     heaviest = -np.sort(-np.asarray(weights, float), 1)
     return (heaviest.cumsum(1) < mass - 1e-12).sum(1) + 1
 
 
-def label_purity(indices, labels, truth):
+def label_purity(indices: np.ndarray, labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """(n,): share of the examples that have the class `truth` (n,) of the image explained."""
     return (labels[indices] == truth[:, None]).mean(1)
 
 
-def identical_class(indices, labels, predicted):
+def identical_class(indices: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """(n,) 0 or 1: has the first example the class that is predicted? (identical-class test, Hanawa et al. 2021).
 
     With the finer labels that a network trained on merged classes never saw, and the true finer labels for
@@ -72,26 +78,29 @@ def identical_class(indices, labels, predicted):
     return (labels[indices[:, 0]] == predicted).astype(float)
 
 
-def plant_shortcut(images, side=5):
-    """A copy of the images (n, C, H, W) with a mark: a square as bright as can be in the lower right corner."""
+def plant_shortcut(images: torch.Tensor, side: int = 5) -> torch.Tensor:
+    """A copy of the images (n, C, H, W) with a shortcut: a square of the largest value in the lower right corner.
+
+    The patch trigger of Gu et al. (2017, "BadNets"). uint8, or floats from 0 to 1.
+    """
     images = images.clone()
     images[..., -side:, -side:] = 255 if images.dtype == torch.uint8 else 1
     return images
 
 
-def shortcut_share(indices, marked):
-    """(n,): share of the examples that carry a mark; marked: (n_train,) booleans."""
+def shortcut_share(indices: np.ndarray, marked: np.ndarray) -> np.ndarray:
+    """(n,): share of the examples that carry the shortcut; marked: (n_train,) booleans."""
     return marked[indices].mean(1)
 
 
-def jaccard(a, b):
+def jaccard(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(n,): |A ∩ B| / |A ∪ B| of two explanations (n, k) of each image, regardless of order."""
     same_shape("b", b, a)
     both = (a[:, :, None] == b[:, None, :]).any(2).sum(1)
     return both / (2 * a.shape[1] - both)
 
 
-def rank_biased_overlap(a, b, p=0.9):
+def rank_biased_overlap(a: np.ndarray, b: np.ndarray, p: float = 0.9) -> np.ndarray:
     """(n,): extrapolated rank-biased overlap of two ranked explanations (n, k): RBO_ext of Webber et al. (2010).
 
     p: the persistence of a reader who goes on to the next rank with that probability. 1 for equal rankings.
@@ -104,7 +113,7 @@ def rank_biased_overlap(a, b, p=0.9):
     return overlap[:, -1] * p**depth[-1] + (1 - p) / p * (overlap * p**depth).sum(1)
 
 
-def rank_correlation(a, b):
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(n,): Spearman's correlation of each row of a with that of b, distances (n, n_train) say; from -1 to 1.
 
     NaN where all values of a row are the same, which is no order (the distances from an embedding of zeros).
@@ -116,7 +125,7 @@ def rank_correlation(a, b):
     return np.where(spread > 0, (a * b).sum(1), np.nan) / np.where(spread > 0, spread, 1)
 
 
-def k_occurrence(indices, n_train):
+def k_occurrence(indices: ArrayLike, n_train: int) -> np.ndarray:
     """(n_train,): in how many explanations each training image appears.
 
     Its skewness (`scipy.stats.skew`) is the hubness of Radovanović et al. (2010), about 0 if all are equally popular;

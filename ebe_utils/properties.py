@@ -2,14 +2,16 @@
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from .checks import integer, one_of
 from .data import as_image_set, as_tensor, scale
-from .layer_neighbors import PIXELS
+from .layer_neighbors import PIXELS, LayerNeighbors
+from .statistics import percentile_interval
 from .votes import one_hot
 
 
-def concepts(images, labels, n_classes):
+def concepts(images: ArrayLike, labels: ArrayLike, n_classes: int) -> dict[str, np.ndarray]:
     """{property: (n, d) non-negative float32} of images (n, 1 or 3, H, W), uint8 or 0 to 1, for `shared`.
 
     intensity, or colour: histogram of 16 levels, or of 4 each of red, green and blue (Swain and Ballard 1991). edges:
@@ -59,7 +61,7 @@ def _share(values):
     return np.where(total > 1e-9, values / np.where(total > 1e-9, total, 1), 0)
 
 
-def foreground(grey):
+def foreground(grey: ArrayLike) -> np.ndarray:
     """Otsu's foreground (1979) of grey images (n, H, W) from 0 to 1, booleans: the side with less of the border.
 
     Right for an object on an even ground; in a photograph it is often just where there is light, or shadow.
@@ -74,7 +76,7 @@ def foreground(grey):
     return mask ^ (border.mean(1) > 0.5)[:, None, None]
 
 
-def shared(a, b):
+def shared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Similarity of properties in [0, 1], the sum of minima by that of maxima over the last axis (Ruzicka 1958).
 
     1 only for equal ones (two of nothing are equal). Of masks: intersection over union; of labels: 1 or 0.
@@ -83,7 +85,9 @@ def shared(a, b):
     return np.where(most > 0, np.minimum(a, b).sum(-1) / np.where(most > 0, most, 1), 1)
 
 
-def concept_effects(neighbors, train_set, test_set, k=10, against="chance", random=50, draws=1000, seed=0):
+def concept_effects(neighbors: LayerNeighbors, train_set, test_set, k: int = 10,
+                    against: str | LayerNeighbors = "chance", random: int = 50, draws: int = 1000, seed: int = 0
+                    ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(effects, peaks): how much more of each property neighbours share than others do, layer by layer.
 
     neighbors: `LayerNeighbors` of these sets. against: "chance", `random` training images for each test image;
@@ -119,7 +123,7 @@ def concept_effects(neighbors, train_set, test_set, k=10, against="chance", rand
             sd = np.where(sd > 1e-6, sd, np.nan)
             other = samples @ others[name].mean(1)
             effect = drawn[name][layer] = (samples @ near.mean(1) - other) / sd
-            low, high = np.percentile(effect[1:], [2.5, 97.5])
+            low, high = percentile_interval(effect[1:])
             rows.append({"layer": layer, "property": name, "neighbours": near.mean(), "others": others[name].mean(),
                          "effect": effect[0], "low": low, "high": high, "ceiling": (1 - other[0]) / sd[0]})
     return pd.DataFrame(rows), _peaks(drawn)
@@ -138,7 +142,7 @@ def _peaks(drawn):
         values = np.stack([effects[layer] for layer in layers])  # (layers, 1 + draws)
         if np.isfinite(values).all():
             at = values.argmax(0)
-            low, high = np.percentile(at[1:], [2.5, 97.5]).round().astype(int)
+            low, high = (round(end) for end in percentile_interval(at[1:]))
             rows.append({"property": name, "peak": layers[at[0]], "low": layers[low], "high": layers[high],
                          "effect": values[at[0], 0]})
     return pd.DataFrame(rows)

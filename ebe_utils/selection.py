@@ -1,33 +1,34 @@
-"""Choosing layer, k, metric and votes from the training images alone, and other metrics to choose from.
+"""Choosing layer, k, metric and votes from the training images alone.
 
 The paper leaves the choice of the layer, metrics and weighted votes to future work (section 4). `select` looks at
 candidates on training images that it holds out; no function here takes a test set.
 """
 
 import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-import psutil
+from torch import nn
 
 from .checks import integer, one_of, real
 from .data import as_image_set
-from .embeddings import embed
 from .explainer import EBEClassifier
 from .label_errors import leave_one_out
 from .layer_neighbors import LayerNeighbors, layer_neighbors
 from .layers import layer_names
 from .metrics import log_loss
+from .nnk import with_nnk
 from .search.brute_force import METRICS
 from .search.engines import check_k
+from .statistics import proportion_error
 from .tables import KS
-from .votes import NNK, check_weights, is_nnk, nnk_weights, softmax_weights, vote_shares, vote_weights
+from .votes import WEIGHTS, Weights, named_weights, vote_shares
 
 CRITERIA = ("accuracy", "log_loss", "agreement")
 RULES = ("best", "one-error")
 ESTIMATES = ("held-out", "leave-one-out")
-WEIGHTINGS = {"uniform": "uniform", "distance": "distance", "softmax": softmax_weights(), NNK: NNK}
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ class Selection:
     """What `select` chose: layer, k, metric, weights (a name), and on what evidence.
 
     score: on held-out training images, the accuracy, or minus the mean log loss, or the agreement with the network;
-    error: standard error of that, for accuracy and agreement with two right and two wrong answers added (Agresti &
-    Coull 1998), since no number of images makes a score of 1 certain. table: every candidate, one row each: layer, k,
-    metric, weights, accuracy, agreement, log_loss, score, error. settings: keyword arguments for `EBEClassifier`.
+    error: standard error of that, for accuracy and agreement `proportion_error`, which is not 0 for a score of 1.
+    settings: keyword arguments for `EBEClassifier`. table: every candidate, one row each: layer, k, metric, weights,
+    accuracy, agreement, log_loss, score, error. Two selections are equal if all but their tables are.
     """
 
     layer: int | str
@@ -46,15 +47,15 @@ class Selection:
     weights: str
     score: float
     error: float
-    settings: dict = field(repr=False)
+    settings: dict[str, object] = field(repr=False, hash=False)
     table: pd.DataFrame = field(repr=False, compare=False)
 
-    def classifier(self, model, train_set, **options):
+    def classifier(self, model: nn.Module, train_set, **options) -> EBEClassifier:
         """An `EBEClassifier` with these settings, fitted to all of `train_set`. options: batch_size, device."""
         return EBEClassifier(model, **self.settings, **options).fit(train_set)
 
 
-def holdout_split(train_set, share=0.2, seed=0):
+def holdout_split(train_set, share: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """(positions kept, positions held out) in `train_set`, each sorted; every class is divided alike.
 
     share: of the images that are held out, above 0 and below 1. The same for the same labels, share and seed.
@@ -69,12 +70,13 @@ def holdout_split(train_set, share=0.2, seed=0):
     return np.setdiff1d(np.arange(len(labels)), held), held
 
 
-def training_neighbors(model, train_set, layers="all", k=50, metric="cosine", pooling="none", estimate="held-out",
-                       share=0.2, seed=0, **options):
+def training_neighbors(model: nn.Module, train_set, layers="all", k: int = 50, metric: str = "cosine",
+                       pooling: str = "none", estimate: str = "held-out", share: float = 0.2, seed: int = 0,
+                       **options) -> LayerNeighbors:
     """The k nearest training images of training images, at every layer: a `LayerNeighbors`, from one sweep.
 
-    estimate: "held-out", those of `split` among the images kept; or "leave-one-out", the same images (all for share 1)
-    among all the others. options: of `layer_neighbors`. Raises ValueError for bad parameters, before any work.
+    estimate: "held-out", those of `holdout_split` among the images kept; or "leave-one-out", the same images (all for
+    share 1) among all the others. options: of `layer_neighbors`. Raises ValueError for bad parameters, before any work.
     """
     train_set = as_image_set(train_set)
     options = {"pixels": False, "progress": False} | options
@@ -101,31 +103,35 @@ def _parts(train_set, estimate, share, seed):
     return train_set, np.arange(len(train_set)) if every else holdout_split(train_set, share, seed)[1]
 
 
-def select(model, train_set, layers="all", ks=KS, metrics=("cosine", "euclidean"), weights=WEIGHTINGS, pooling="none",
-           criterion="accuracy", rule="best", estimate="held-out", share=0.2, seed=0, **options):
+def select(model: nn.Module, train_set, layers="all", ks: Iterable[int] = KS,
+           metrics: str | Iterable[str] = ("cosine", "euclidean"),
+           weights: str | Iterable[str] | dict[str, Weights] = WEIGHTS, pooling: str = "none",
+           criterion: str = "accuracy", rule: str = "best", estimate: str = "held-out", share: float = 0.2,
+           seed: int = 0, **options) -> Selection:
     """Choose layer, k, metric and weights on held-out training images: a `Selection`. One sweep for each metric.
 
-    weights: {name: what `EBEClassifier` takes}; "nnk" goes with cosine distance and the largest k only. criterion:
-    "accuracy"; "log_loss" (`evaluation.log_loss`), which sees how sure a vote is and so tells candidates apart that are
-    right equally often, but prefers cautious votes; or "agreement" with the network. rule: "best" score, or
-    "one-error", the fewest examples within one standard error of it (Breiman et al. 1984); of equals the one with fewer
-    examples, then the one listed first. estimate, share, seed: see `training_neighbors`.
+    ks, metrics: lists of what to choose from. weights: names, or {name: weights}, see `ebe_utils.votes`; "nnk" goes
+    with cosine distance and the largest k only. criterion: "accuracy"; "log_loss" (`metrics.log_loss`), which depends
+    on how sure a vote is and so differs between candidates that are right equally often, but prefers cautious votes; or
+    "agreement" with the network. rule: "best" score, or "one-error", the fewest examples within one standard error of
+    it (Breiman et al. 1984); of equals the one with fewer examples, then the one listed first. estimate, share, seed:
+    see `training_neighbors`; options: of `layer_neighbors`.
 
     The network has seen the held-out images if it was trained on `train_set`, and places them better than new ones: all
-    scores are optimistic, and where they reach 1 they no longer tell candidates apart (notebook 09). To choose without
-    that, pass a network that was trained without them, on `train_set.subset(split(train_set, share, seed)[0])`, and
-    the same train_set, share and seed. Raises ValueError for bad parameters, before any work.
+    scores are optimistic, and where they reach 1 they no longer distinguish candidates (notebook 09). To choose without
+    that, pass a network that was trained without them, on `train_set.subset(holdout_split(train_set, share, seed)[0])`,
+    and the same train_set, share and seed. Raises ValueError or TypeError for bad parameters, before any work.
     """
     one_of("criterion", criterion, CRITERIA)
     one_of("rule", rule, RULES)
-    train_set, metrics = as_image_set(train_set), [one_of("metrics", metric, METRICS) for metric in metrics]
-    ks = [check_k(k, len(train_set) - 1) for k in ks]
-    for name, given in (("ks", ks), ("metrics", metrics), ("weights", weights)):
-        if not given:
-            raise ValueError(f"{name} is empty; pass at least one to choose from.")
-    for name, how in weights.items():
-        check_weights(f"weights[{name!r}]", how, "cosine")
-    if "cosine" not in metrics and all(map(is_nnk, weights.values())):
+    if options.get("pixels"):
+        raise ValueError("pixels=True: select chooses a layer of the network, and an EBEClassifier cannot be built on "
+                         "raw pixels; leave it out, and look at them with layer_neighbors or layer_sweep.")
+    train_set, weights = as_image_set(train_set), named_weights(weights)
+    metrics = [metrics] if isinstance(metrics, str) else _listed("metrics", metrics, "['cosine']")
+    metrics = [one_of("metrics", metric, METRICS) for metric in metrics]
+    ks = [check_k(k, len(train_set) - 1) for k in _listed("ks", ks, "[1, 5, 10]")]
+    if "cosine" not in metrics and all(how == "nnk" for how in weights.values()):
         raise ValueError("there is nothing to choose from: weights 'nnk' go with cosine distance only; add 'cosine' to "
                          "metrics, or other weights.")
     names, rows = list(layer_names(model, layers)), []
@@ -142,56 +148,45 @@ def select(model, train_set, layers="all", ks=KS, metrics=("cosine", "euclidean"
     return Selection(layer, int(k), metric, name, float(score), float(error), settings, table)
 
 
-def candidates(neighbors, model, train_set, test_set, ks, weights=WEIGHTINGS, pooling="none", memory_budget=None,
-               **options):
+def candidates(neighbors: LayerNeighbors, model: nn.Module, train_set, test_set, ks: Iterable[int],
+               weights=WEIGHTS, pooling: str = "none", **options) -> Iterator[tuple[dict, np.ndarray]]:
     """Yield ({"layer", "k", "metric", "weights"}, votes (n_test, classes)) for each candidate of `select`.
 
     neighbors: the `LayerNeighbors` of test_set among train_set, with the largest k at least. NNK takes what it needs
     of the largest k, so it is one candidate for each layer, and there for cosine distance alone. It needs the
-    embeddings again: they are made for as many layers at a time as fit into memory_budget (GiB that the process may
-    take in all; default: what it has and half of what is free). options: of `embed`.
+    embeddings again: options are those of `with_nnk` (memory_budget, batch_size, device).
     """
-    have = psutil.Process().memory_info().rss
-    room = psutil.virtual_memory().available / 2 if memory_budget is None else memory_budget * 2**30 - have
-    angles = neighbors.metric == "cosine" and any(is_nnk(how) for how in weights.values())
-    rows, layers = len(train_set) + len(test_set), list(neighbors.names)
-    for group in _in_groups(neighbors.dimensions, 4 * rows, room) if angles else [layers]:
-        train, test = ({} if not angles else embed(model, part.images, group, pooling, **options)
-                       for part in (train_set, test_set))
-        for layer, k, (name, how) in itertools.product(group, ks, weights.items()):
-            if is_nnk(how) and not (angles and k == max(ks)):
-                continue
-            near, distances = neighbors.indices[layer][:, :k], neighbors.distances[layer][:, :k]
-            share = nnk_weights(train[layer], test[layer], near) if is_nnk(how) else vote_weights(distances, how)
+    weights, ks, classes = named_weights(weights), list(ks), len(as_image_set(train_set).classes)
+    angles = neighbors.metric == "cosine" and "nnk" in weights.values()
+    if angles:
+        neighbors = with_nnk(neighbors, model, train_set, test_set, [max(ks)], pooling, **options)
+    for layer, k, (name, how) in itertools.product(neighbors.names, ks, weights.items()):
+        if how != "nnk" or angles and k == max(ks):
             yield ({"layer": layer, "k": k, "metric": neighbors.metric, "weights": name},
-                   vote_shares(near, neighbors.train_labels, share, len(train_set.classes)))
-        del train, test  # before the next group takes their place
-
-
-def _in_groups(dimensions, size, room):
-    """Layers in order, in lists that fit into `room`, or of one layer; size: what a layer takes for one dimension."""
-    groups, used = [], np.inf
-    for layer, dimension in dimensions.items():
-        used += size * dimension
-        if used > room:
-            groups.append([])
-            used = size * dimension
-        groups[-1].append(layer)
-    return groups
+                   vote_shares(neighbors.indices[layer][:, :k], neighbors.train_labels,
+                               neighbors.weights(layer, k, how), classes))
 
 
 def _score(votes, k, neighbors, criterion):
     """accuracy, agreement, log_loss, score and error of a candidate, see `Selection`."""
-    n, losses = len(votes), log_loss(votes, k, neighbors.test_labels)
+    losses = log_loss(votes, k, neighbors.test_labels)
     found = {"accuracy": (votes.argmax(1) == neighbors.test_labels).mean(),
              "agreement": (votes.argmax(1) == neighbors.network).mean(), "log_loss": losses.mean()}
     if criterion == "log_loss":
-        return found | {"score": -losses.mean(), "error": losses.std() / np.sqrt(n)}
-    right = (n * found[criterion] + 2) / (n + 4)
-    return found | {"score": found[criterion], "error": np.sqrt(right * (1 - right) / (n + 4))}
+        return found | {"score": -losses.mean(), "error": losses.std() / np.sqrt(len(votes))}
+    return found | {"score": found[criterion], "error": float(proportion_error(found[criterion], len(votes)))}
 
 
-def choose(table, rule="best"):
+def _listed(name, given, example):
+    """A list of what is given; TypeError if it is no collection, ValueError if it is empty."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"{name}={given!r} is a {type(given).__name__}; pass a list, {example} for example.")
+    if not (given := list(given)):
+        raise ValueError(f"{name} is empty; pass at least one to choose from.")
+    return given
+
+
+def choose(table: pd.DataFrame, rule: str = "best") -> pd.Series:
     """The row of a `Selection`'s table that a rule chooses, "best" or "one-error", see `select`."""
     best = table.loc[table["score"].idxmax()]
     within = table["score"] >= best["score"] - (best["error"] if one_of("rule", rule, RULES) == "one-error" else 0)

@@ -1,8 +1,11 @@
 """Why is an example close? Which positions make two embeddings similar."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
+from torch import nn
 
 from .checks import one_of
 from .data import as_tensor, scale
@@ -11,10 +14,11 @@ from .layers import layer_name
 from .model import evaluating, on_device, predict_logits
 
 
-def contributions(f, g, metric="cosine", pooling="none"):
+def contributions(f: ArrayLike, g: ArrayLike, metric: str = "cosine", pooling: str = "none"
+                  ) -> tuple[np.ndarray, np.ndarray]:
     """(on f, on g): what each position adds to the cosine, or squared euclidean distance, of two embeddings.
 
-    f, g: what a layer puts out, (..., channels, height, width), where ... broadcasts; the maps, (..., height, width)
+    f, g: outputs of a layer, (..., channels, height, width), where ... broadcasts; the maps, (..., height, width)
     float64, each sum to the whole value. pooling="none": a position is compared with the same position only, so the
     two maps are one. "avg": the value is a mean over all pairs of positions; a map sums the pairs of each position.
     The cosine with an embedding of zeros is 0. Raises ValueError for shapes that do not fit.
@@ -37,7 +41,7 @@ def contributions(f, g, metric="cosine", pooling="none"):
     return tuple(side.sum(-3) / np.prod(side.shape[-2:]) for side in sides)
 
 
-def pair_contributions(f, g):
+def pair_contributions(f: ArrayLike, g: ArrayLike) -> np.ndarray:
     """What each pair of positions adds to the cosine of two averaged embeddings, (height, width, height, width).
 
     f, g: (channels, height, width). Summed over g's positions, or f's, it is `contributions(pooling="avg")`.
@@ -53,7 +57,8 @@ def _length(maps):
     return np.where(length > 0, length, 1)
 
 
-def grad_cam(model, images, layer, classes=None, device="auto"):
+def grad_cam(model: nn.Module, images: ArrayLike, layer: int | str, classes: Iterable[int] | None = None,
+             device: str = "auto") -> np.ndarray:
     """Grad-CAM (Selvaraju et al. 2017): where a layer speaks for a class, (n, height, width) float32, in logits.
 
     The layer's channels, weighted by the mean gradient of the class's logit and summed, negative sums set to 0.
@@ -74,7 +79,7 @@ def grad_cam(model, images, layer, classes=None, device="auto"):
     return cam.detach().cpu().numpy()[:, 0]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)  # equal means the same one: arrays have no truth
 class Similarity:
     """Why two images, (C, H, W), are similar at a layer.
 
@@ -82,15 +87,16 @@ class Similarity:
     how much it is above that with other images. cam: Grad-CAM of the image.
     """
 
-    image: object
-    neighbor: object
+    image: ArrayLike
+    neighbor: ArrayLike
     layer: int | str
-    maps: tuple
-    values: tuple
+    maps: tuple[np.ndarray, np.ndarray]
+    values: tuple[float, float]
     cam: np.ndarray
 
 
-def why_similar(model, image, neighbor, layer, pooling="none", others=None, device="auto"):
+def why_similar(model: nn.Module, image: ArrayLike, neighbor: ArrayLike, layer: int | str, pooling: str = "none",
+                others: ArrayLike | None = None, device: str = "auto") -> Similarity:
     """A `Similarity`. others: images (n, C, H, W) whose mean map is taken off, so that what any image has is left."""
     f, g = feature_maps(model, np.stack([image, neighbor]), layer, device)
     maps = contributions(f, g, pooling=pooling)

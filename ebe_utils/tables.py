@@ -3,25 +3,26 @@
 import numpy as np
 import pandas as pd
 
-from .votes import effective_number, one_hot, softmax_weights, vote_weights
+from .votes import Weights, effective_number, named_weights, vote_shares
 
 KS = (1, 3, 5, 10, 20, 50)  # the k that the figures and claims are about
 
 
-def sweep_table(neighbors, ks=range(1, 51), weights="uniform"):
+def sweep_table(neighbors, ks=range(1, 51), weights: Weights = "uniform"):
     """Accuracy for every layer and k as a tidy DataFrame, one row each.
 
     Columns: layer (0 for raw pixels), name, dimension, k, accuracy (share of test images that EBE gets right),
     agreement (share where EBE says what the network says), network_accuracy. Accuracies run from 0 to 1. After an
-    approximate search also recall, the share of the true K nearest that it found.
+    approximate search also recall, the share of the true K nearest that it found. weights: see `ebe_utils.votes`; for
+    "nnk", neighbors as `with_nnk` returns them.
     """
     rows, ks = [], [neighbors._check_k(k) for k in ks]
     for layer, name in neighbors.names.items():
-        votes, note = neighbors.votes(layer, weights), neighbors.notes.get(layer, {})
-        for k in ks:
+        votes, note = neighbors.votes(layer, weights, ks), neighbors.notes.get(layer, {})
+        for k, said in zip(ks, votes.T, strict=True):
             rows.append({"layer": layer, "name": name, "dimension": neighbors.dimensions[layer], "k": k,
-                         "accuracy": (votes[:, k - 1] == neighbors.test_labels).mean(),
-                         "agreement": (votes[:, k - 1] == neighbors.network).mean(),
+                         "accuracy": (said == neighbors.test_labels).mean(),
+                         "agreement": (said == neighbors.network).mean(),
                          "network_accuracy": neighbors.network_accuracy,
                          **({"recall": note["recall"]} if "recall" in note else {})})
     return pd.DataFrame(rows)
@@ -30,15 +31,15 @@ def sweep_table(neighbors, ks=range(1, 51), weights="uniform"):
 def vote_table(neighbors, ks, weights):
     """How many examples a vote rests on, and how good it is, for several weights: a tidy DataFrame.
 
-    weights: {name: "uniform", "distance" or a function, see `vote_weights`}. Columns: layer, k, weights, accuracy,
-    agreement, effective (mean of `effective_number` over the test images).
+    weights: names, or {name: weights}, see `ebe_utils.votes`. Columns: layer, k, weights, accuracy, agreement,
+    effective (mean of `effective_number` over the test images).
     """
-    labels, rows = one_hot(neighbors.train_labels), []
+    weights, rows = named_weights(weights), []
     for layer in neighbors.names:
         for k in map(neighbors._check_k, ks):
             for name, how in weights.items():
-                share = vote_weights(neighbors.distances[layer][:, :k], how)
-                votes = np.einsum("nk,nkc->nc", share, labels[neighbors.indices[layer][:, :k]]).argmax(1)
+                share = neighbors.weights(layer, k, how)
+                votes = vote_shares(neighbors.indices[layer][:, :k], neighbors.train_labels, share).argmax(1)
                 rows.append({"layer": layer, "k": k, "weights": name,
                              "accuracy": (votes == neighbors.test_labels).mean(),
                              "agreement": (votes == neighbors.network).mean(),
@@ -46,26 +47,30 @@ def vote_table(neighbors, ks, weights):
     return pd.DataFrame(rows)
 
 
-def joint_correctness(neighbors, ks, weights="uniform"):
+def joint_correctness(neighbors, ks, weights: Weights = "uniform"):
     """How many test images each two predictors get right together, a symmetric DataFrame of integers.
 
     Predictors: "all" (always right, so that its row counts what each gets right, and its own entry the test images),
     "network", and "layer/k" for every layer and every k of `ks`. From it follow McNemar's test for any two of them
-    and the covariance of all accuracies (`ebe_utils.claims`).
+    and the covariance of all accuracies (`ebe_utils.statistics`).
     """
     right = {"all": np.ones(len(neighbors.test_labels), bool), "network": neighbors.network == neighbors.test_labels}
     for layer in neighbors.names:
-        votes = neighbors.votes(layer, weights)
-        right |= {f"{layer}/{k}": votes[:, neighbors._check_k(k) - 1] == neighbors.test_labels for k in ks}
+        votes = neighbors.votes(layer, weights, map(neighbors._check_k, ks))
+        right |= {f"{layer}/{k}": said == neighbors.test_labels for k, said in zip(ks, votes.T, strict=True)}
     rows = np.stack([*right.values()]).astype(np.int64)
     return pd.DataFrame(rows @ rows.T, index=pd.Index(right, name="predictor"), columns=[*right])
 
 
-def save_tables(neighbors, folder, weights="uniform"):
-    """Write what is kept of a sweep as CSV: sweep (every k up to the largest), together and votes (the `KS`)."""
-    k_max = next(iter(neighbors.indices.values())).shape[1]
-    ks = [k for k in KS if k <= k_max]
-    sweep_table(neighbors, range(1, k_max + 1), weights).to_csv(folder / "sweep.csv", index=False)
+def save_tables(neighbors, folder, weights: Weights = "uniform"):
+    """Write what is kept of a sweep as CSV: sweep (every k up to the largest), together and votes (the `KS`).
+
+    With weights "nnk": of all these k, those of `with_nnk`.
+    """
+    first = next(iter(neighbors.indices))
+    every = sorted(neighbors.nnk[first]) if weights == "nnk" else range(1, neighbors.indices[first].shape[1] + 1)
+    ks = [k for k in KS if k in every]
+    sweep_table(neighbors, every, weights).to_csv(folder / "sweep.csv", index=False)
     joint_correctness(neighbors, ks, weights).to_csv(folder / "together.csv")
-    votes = vote_table(neighbors, ks, {"uniform": "uniform", "distance": "distance", "softmax": softmax_weights()})
+    votes = vote_table(neighbors, ks, ["uniform", "distance", "softmax", *["nnk"] * (weights == "nnk")])
     votes.to_csv(folder / "votes.csv", index=False, float_format="%.6g")

@@ -1,14 +1,19 @@
 """Linear maps of embeddings after which cosine and Euclidean distance mean something else."""
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .checks import real
 
+Transform = Callable[[np.ndarray], np.ndarray]  # of rows (m, d)
 
-def zca(train, shrinkage="auto"):
+
+def zca(train: ArrayLike, shrinkage: float | str = "auto") -> Transform:
     """Whitening by ZCA (Bell & Sejnowski 1997): a function from rows (m, d) to whitened rows (m, d).
 
-    train: (n, d) embeddings, whose covariance C decides. Whitened by the inverse root of
+    train: (n, d) embeddings with covariance C. Whitened by the inverse root of
     (1 - shrinkage) C + shrinkage trace(C)/d I. shrinkage: from 0, which needs n > d, to 1 (centring alone), or "auto",
     that of Ledoit & Wolf (2004). Of n and d, the smaller one is cubed in its cost.
     """
@@ -35,7 +40,7 @@ def zca(train, shrinkage="auto"):
     return lambda rows: ((rows - mean) @ vectors * factors) @ vectors.T + rest * (rows - mean)
 
 
-def lda(train, labels, directions=256):
+def lda(train: np.ndarray, labels: np.ndarray, directions: int = 256) -> Transform:
     """Linear discriminant analysis: a function from rows (m, d) to discriminants (m, at most classes - 1).
 
     Within-class covariance becomes the identity, up to shrinkage (Ledoit & Wolf's), so Euclidean distance is the
@@ -50,6 +55,6 @@ def lda(train, labels, directions=256):
                          LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto")).fit(train, labels).transform
 
 
-def concatenated(embeddings):
+def concatenated(embeddings: Iterable[np.ndarray]) -> np.ndarray:
     """Several layers as one, (n, sum of d): rows of length one side by side; its cosine is the mean of theirs."""
     return np.concatenate([e / np.linalg.norm(e, axis=1, keepdims=True).clip(1e-12) for e in embeddings], axis=1)

@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import multinomial, norm
 
-from ebe_utils.statistics import draw_accuracies, paired_difference
+from ebe_utils.statistics import draw_accuracies, paired_difference, proportion_error
 from ebe_utils.study.claims import judge_claims
 from ebe_utils.tables import KS
 
@@ -39,7 +40,8 @@ def every_layer(k, accuracy, but=()):
 BEST = {(9, 1): 0.88, (9, 3): 0.89, (9, 5): 0.895, (9, 10): 0.9, (9, 20): 0.903, (9, 50): 0.9}
 
 HOLDS = [
-    ("1", "mnist", {}), ("1", "mnist", {(1, None): 0.1}),
+    ("1a", "mnist", {}), ("1a", "mnist", {(1, None): 0.1}),
+    ("1b", "mnist", {}), ("1b", "mnist", {(20, None): 0.1}),
     ("2a", "fashion_mnist", {}), ("2a", "fashion_mnist", {(8, None): 0.1}),
     ("2b", "fashion_mnist", {}), ("2b", "fashion_mnist", {(10, None): 0.1}),
     ("3", "mnist", {(6, None): 0.9}), ("3", "fashion_mnist", {(15, None): 0.9}),
@@ -52,7 +54,8 @@ HOLDS = [
     ("8", "cifar10", {(layer, None): 0.6 for layer in range(1, 21)} | {(4, 10): 0.7})]
 
 DOES_NOT_HOLD = [
-    ("1", "mnist", {(2, 50): 0.7}), ("1", "mnist", {(20, 1): 0.6}),
+    ("1a", "mnist", {(2, 50): 0.7}), ("1a", "mnist", {(20, 1): 0.6}),
+    ("1b", "mnist", {(19, 50): 0.7}), ("1b", "mnist", {(1, 1): 0.6}),
     ("2a", "fashion_mnist", {(9, 1): 0.7}), ("2a", "fashion_mnist", {(20, 50): 0.6}),
     ("2b", "fashion_mnist", {(9, 1): 0.7}), ("2b", "fashion_mnist", {(1, 50): 0.6}),
     ("3", "mnist", {(5, None): 0.9}), ("3", "fashion_mnist", {(16, None): 0.9}), ("3", "mnist", {(1, None): 0.9}),
@@ -65,16 +68,66 @@ DOES_NOT_HOLD = [
     ("8", "mnist", {(layer, k): 0.6 for layer in range(1, 21) for k in KS if k <= 10})]
 
 
-def test_paired_by_hand():
-    found = pd.DataFrame([[100, 60, 52], [60, 60, 50], [52, 50, 52]], index=["all", "a", "b"],
-                         columns=["all", "a", "b"])
-    measured = paired_difference(found, "a", "b")  # 10 images only a gets right, 2 only b
-    half = 1.959964 * np.sqrt(12 - 64 / 100) / 100
-    assert measured == pytest.approx({"difference": 0.08, "low": 0.08 - half, "high": 0.08 + half,
-                                      "p": 2 * (1 + 12 + 66) / 2**12})
-    back = paired_difference(found, "b", "a")
-    assert (back["low"], back["high"], back["p"]) == pytest.approx((-measured["high"], -measured["low"], measured["p"]))
-    assert paired_difference(found, "a", "a") == {"difference": 0, "low": 0, "high": 0, "p": 1}
+def counts(n, only_a, only_b, both=0):
+    """`joint_correctness` of two predictors, of n images."""
+    a, b = only_a + both, only_b + both
+    return pd.DataFrame([[n, a, b], [a, a, both], [b, both, b]], index=["all", "a", "b"], columns=["all", "a", "b"])
+
+
+class TestPairedDifference:
+    def test_published_example(self):
+        """Cavo et al. (2012): 59, 6, 16, 80 pairs; the interval is that of the R package contingencytables 3.1."""
+        found = paired_difference(counts(161, 6, 16, 59), "a", "b")
+        assert {name: round(value, 4) for name, value in found.items() if name != "p"} == {
+            "difference": -0.0621, "low": -0.1195, "high": -0.0032}
+
+    def test_by_hand(self):
+        found = paired_difference(counts(100, 10, 2, 50), "a", "b")
+        half = 1.959964 * np.sqrt((14 / 102 - (8 / 102) ** 2) / 102)
+        z = 8 / np.sqrt(14 - 64 / 102)  # McNemar's (b - c) / √(b + c), with one image more on either side
+        assert found == pytest.approx({"difference": 0.08, "low": 8 / 102 - half, "high": 8 / 102 + half,
+                                       "p": 2 * norm.sf(z)})
+        back = paired_difference(counts(100, 10, 2, 50), "b", "a")
+        assert (back["low"], back["high"], back["p"]) == pytest.approx((-found["high"], -found["low"], found["p"]))
+
+    def test_a_predictor_does_not_differ_from_itself(self):
+        assert paired_difference(counts(100, 10, 2, 50), "a", "a") == {"difference": 0, "low": 0, "high": 0, "p": 1}
+
+    @pytest.mark.parametrize("alpha", [0.05, 0.05 / 114])
+    def test_interval_and_p_say_the_same(self, alpha):
+        for n, only_a, only_b in itertools.product((20, 100), range(13), range(7)):
+            found = paired_difference(counts(n, only_a, only_b), "a", "b", alpha)
+            assert (found["low"] > 0 or found["high"] < 0) == (found["p"] < alpha), (n, only_a, only_b)
+
+    def test_where_both_are_always_right_the_interval_has_a_width(self):
+        found = paired_difference(counts(20, 0, 0, 20), "a", "b")
+        assert found["low"] == -found["high"] == pytest.approx(-1.959964 * np.sqrt(2) / 22)
+        assert found["p"] == 1
+
+    def test_ends_are_differences_of_accuracies(self):
+        assert paired_difference(counts(2, 2, 0), "a", "b", 1e-9)["high"] == 1
+
+    @pytest.mark.parametrize("n, discordant", [(20, 0.01), (20, 0.05), (20, 0.1), (100, 0.01), (100, 0.1),
+                                               (1000, 0.005), (1000, 0.02)])
+    @pytest.mark.parametrize("share", [0.5, 0.7, 1])
+    def test_covers_the_true_difference(self, n, discordant, share):
+        """Summed over all outcomes of a trinomial: how often the 95 % interval holds the true difference."""
+        p = discordant * share, discordant * (1 - share)
+        grid = np.stack(np.meshgrid(np.arange(n + 1), np.arange(n + 1)), -1).reshape(-1, 2)
+        grid = grid[grid.sum(1) <= n]
+        chance = multinomial.pmf(np.column_stack([grid, n - grid.sum(1)]), n, [*p, 1 - sum(p)])
+        likely = chance > 1e-7
+        ends = [paired_difference(counts(n, b, c), "a", "b") for b, c in grid[likely].tolist()]
+        holds = [end["low"] <= p[0] - p[1] <= end["high"] for end in ends]
+        assert chance[likely].sum() > 0.999
+        assert chance[likely][holds].sum() >= 0.93
+
+
+def test_nothing_is_settled_by_few_images_that_everyone_gets_right():
+    names = ["all", "network", *(f"{layer}/{k}" for layer in range(21) for k in KS)]
+    found = judge_claims(pd.DataFrame(20, names, names), "cifar10").set_index("claim")
+    assert (found["low"] < 0).all() and (found["high"] > found["low"]).all()
+    assert not (found["verdict"] == "holds").any()
 
 
 def test_drawn_accuracies_are_as_a_bootstrap_draws_them():
@@ -87,7 +140,8 @@ def test_drawn_accuracies_are_as_a_bootstrap_draws_them():
     again = rows[1:, rng.integers(0, 500, (20_000, 500))].mean(2)
     assert list(drawn) == ["network", "1/1", "1/3"]
     np.testing.assert_allclose(drawn.mean(), again.mean(1), atol=1e-3)
-    np.testing.assert_allclose(np.cov(drawn.T), np.cov(again), atol=2e-5)
+    np.testing.assert_allclose(np.cov(drawn.T), np.cov(again), atol=3e-5)
+    np.testing.assert_allclose(drawn.std(), proportion_error(again.mean(1), 500), rtol=0.02)
 
 
 @pytest.mark.parametrize("claim, dataset, changes, holds", [(*case, True) for case in HOLDS]
@@ -101,11 +155,11 @@ def test_margins_and_verdicts(claim, dataset, changes, holds):
 
 
 @pytest.mark.parametrize("dataset, about", [
-    ("mnist", {"1", "3", "4", "8"}), ("fashion_mnist", {"2a", "2b", "3", "4", "8"}),
+    ("mnist", {"1a", "1b", "3", "4", "8"}), ("fashion_mnist", {"2a", "2b", "3", "4", "8"}),
     ("cifar10", {"4", "5", "6", "7", "8"}), ("digits", {"8"}), ("folder:pictures", {"8"})])
 def test_claims_about_other_data_sets_do_not_apply(dataset, about):
     found = judge_claims(together(), dataset)
-    assert list(found["claim"]) == ["1", "2a", "2b", "3", "4", "5", "6", "7", "8"]
+    assert list(found["claim"]) == ["1a", "1b", "2a", "2b", "3", "4", "5", "6", "7", "8"]
     assert set(found.loc[found["verdict"] != "does not apply", "claim"]) == about
     assert found["measured"].notna().all() and (found["text"] != "").all()
 
@@ -118,8 +172,9 @@ def test_margins_by_hand():
     by_layer += 0.05 / 6
     by_k = (0.15 + 0.012 + 0.05) / 20
     assert found["measured"].to_dict() == pytest.approx({
-        "1": -0.05, "2a": 0.05, "2b": -0.05, "3": (0.89 + 4 * 0.9 + 0.902) / 6 - 0.83, "4": by_layer - 2 * by_k,
-        "5": 0.1 + 0.01, "6": 0.05 - 0.01, "7": min(0.01 - 0.005, 0.005 - 0.002), "8": 0.2 + 0.002})
+        "1a": -0.05, "1b": -0.05, "2a": 0.05, "2b": -0.05, "3": (0.89 + 4 * 0.9 + 0.902) / 6 - 0.83,
+        "4": by_layer - 2 * by_k, "5": 0.1 + 0.01, "6": 0.05 - 0.01, "7": min(0.01 - 0.005, 0.005 - 0.002),
+        "8": 0.2 + 0.002})
 
 
 @pytest.mark.parametrize("k, used", [(3, 3), (4, 3), (50, 50), (99, 50)])
@@ -148,7 +203,7 @@ def test_unknown_predictors():
 
 
 @pytest.mark.parametrize("claim, dataset, changes", [
-    ("1", "mnist", {(2, 50): 0.702}),
+    ("1a", "mnist", {(2, 50): 0.702}), ("1b", "mnist", {(2, 50): 0.702}),
     ("2a", "fashion_mnist", {(9, 1): 0.701}), ("2b", "fashion_mnist", {(9, 1): 0.699}),
     ("3", "mnist", {(9, None): 0.8005}), ("4", "cifar10", every_layer(1, 0.71, {(1, None): 0.62, (1, 1): 0.53})),
     ("5", "cifar10", {(16, 10): 0.69}), ("6", "cifar10", {(15, 10): 0.79}),

@@ -1,6 +1,8 @@
 """Step 5: votes, attributions and explanations, against scikit-learn's classifier and by hand."""
 
 import copy
+import pickle
+import tracemalloc
 from collections import OrderedDict
 
 import numpy as np
@@ -13,8 +15,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
-from ebe_utils import EBEClassifier, Explanation, ImageSet, embed, kneighbors, one_hot
-from ebe_utils.votes import nnk_weights, softmax_weights, vote_shares, vote_weights
+from ebe_utils import EBEClassifier, Explanation, embed, kneighbors, one_hot
+from ebe_utils.votes import SoftmaxWeights, nnk_weights, vote_shares, vote_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,20 +44,36 @@ def test_weights_by_hand(weights, distances, expected):
 
 
 def test_softmax_weights_by_hand():
-    weights = vote_weights([[1, 2, 3], [10, 20, 30], [0, 0, 0]], softmax_weights(0.5))
+    weights = vote_weights([[1, 2, 3], [10, 20, 30], [0, 0, 0]], SoftmaxWeights(0.5))
     raw = np.exp([0, -1, -2])
     np.testing.assert_allclose(weights, [raw / raw.sum()] * 2 + [[1 / 3] * 3])
-    sharp = vote_weights([[0.1, 0.2]], softmax_weights(0.001))
+    sharp = vote_weights([[0.1, 0.2]], SoftmaxWeights(0.001))
     np.testing.assert_allclose(sharp, [[1, 0]], atol=1e-12)
     with pytest.raises(ValueError, match="temperature=0"):
-        softmax_weights(0)
+        SoftmaxWeights(0)
+
+
+def test_softmax_weights_are_values():
+    weights = pickle.loads(pickle.dumps(SoftmaxWeights(0.2)))
+    assert weights == SoftmaxWeights(0.2) != SoftmaxWeights() and repr(weights) == "SoftmaxWeights(temperature=0.2)"
+    distances = np.random.default_rng(0).random((4, 5))
+    np.testing.assert_array_equal(vote_weights(distances, "softmax"), vote_weights(distances, SoftmaxWeights()))
+
+
+@pytest.mark.parametrize("weights, distances, expected", [
+    (lambda d: np.full_like(d, 1e308), [[1, 2, 3, 4]], [[1 / 4] * 4]),  # their sum is no float
+    (lambda d: np.full_like(d, 5e-324), [[1, 2]], [[1 / 2] * 2]),
+    ("distance", [[5e-324, 1]], [[1, 0]]), ("distance", [[1e-310, 1e-310]], [[1 / 2] * 2])])  # 1 / 5e-324 is none
+def test_huge_and_tiny_weights_sum_to_one(weights, distances, expected):
+    with np.errstate(all="raise", under="ignore"):
+        np.testing.assert_allclose(vote_weights(distances, weights), expected, atol=1e-300)
 
 
 @pytest.mark.parametrize("weights, error, words", [
     (lambda d: -d, ValueError, "negative"), (lambda d: d * np.nan, ValueError, "NaN"),
     (lambda d: d * np.inf, ValueError, "infinite"), (lambda d: 0 * d, ValueError, "a row without weight"),
     (lambda d: d[0], ValueError, r"shape \(3,\) for distances of shape \(2, 3\)"),
-    ("nnk", ValueError, "follow from the embeddings.*use EBEClassifier"),
+    ("nnk", ValueError, "follow from the embeddings.*or use EBEClassifier"),
     ("distances", ValueError, "Did you mean 'distance'"), (None, ValueError, "is unknown")])
 def test_what_cannot_be_weights(weights, error, words):
     with pytest.raises(error, match=words):
@@ -109,6 +127,37 @@ class TestNNK:
 def test_one_hot():
     assert one_hot([2, 0]).tolist() == [[0, 0, 1], [1, 0, 0]]
     assert one_hot(np.array([1]), 4).tolist() == [[0, 1, 0, 0]]
+    assert one_hot(np.array([[0, 1]], np.uint8)).tolist() == [[[1, 0], [0, 1]]]
+    assert one_hot(np.array([], int)).shape == (0, 0)
+
+
+@pytest.mark.parametrize("labels, classes, error, words", [
+    ([0.0, 1.0], None, TypeError, "float64 are no class indices"), (["a"], None, TypeError, "pass integers from 0"),
+    ([True, False], None, TypeError, "bool"), ([0, -1], None, ValueError, "labels run from -1 to 0"),
+    ([0, 3], 3, ValueError, "run from 0 to 3; pass integers from 0 to 2"), ([0], 0, ValueError, "classes=0"),
+    ([10**9], None, ValueError, "1000000001 columns for 1 labels"),
+    ([0, 2**62], None, ValueError, "number the classes from 0")])
+def test_what_cannot_be_labels(labels, classes, error, words):
+    with pytest.raises(error, match=words):
+        one_hot(labels, classes)
+
+
+def test_votes_for_what_cannot_be_labels():
+    for labels, error in (([0.5], TypeError), ([-1], ValueError)):
+        with pytest.raises(error, match="labels"):
+            vote_shares(np.array([[0]]), labels)
+
+
+def test_vote_shares_take_no_more_memory_than_their_result():
+    indices, labels = np.random.default_rng(0).integers(0, 5000, (2000, 50)), np.arange(5000)
+    weights = np.random.default_rng(1).random((2000, 50))
+    tracemalloc.start()
+    shares = vote_shares(indices, labels, weights)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * shares.nbytes  # one number for each image, neighbour and class would be 50 times as much
+    expected = sp.csr_array((weights.ravel(), indices.ravel(), np.arange(2001) * 50), shape=(2000, 5000)).toarray()
+    np.testing.assert_allclose(shares, expected, atol=1e-11)
 
 
 # --- the classifier ------------------------------------------------------------------------------------------------

@@ -1,12 +1,16 @@
 """The metrics of an explanation: values worked out by hand, and worse ones for explanations made wrong on purpose."""
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import skew, spearmanr
 from sklearn.metrics import roc_auc_score
 from torch import nn
+from torchvision import models
 
+from ebe_utils import ImageSet, resnet18_for
 from ebe_utils.conformal import conformal, credibility_confidence, nonconformity, prediction_depth, reliability
 from ebe_utils.faithfulness import fidelity, reinitialised, removal_effects
 from ebe_utils.label_errors import detection_curve, flip_labels, koh_liang_area, leave_one_out
@@ -26,7 +30,13 @@ from ebe_utils.metrics import (
     with_controls,
 )
 from ebe_utils.model import predict_logits
-from ebe_utils.statistics import interval
+from ebe_utils.statistics import (
+    bootstrap_interval,
+    mean_interval,
+    percentile_interval,
+    proportion_error,
+    proportion_interval,
+)
 from ebe_utils.training import train
 from ebe_utils.votes import effective_number, vote_shares
 
@@ -69,16 +79,39 @@ class TestControls:
 class TestInterval:
     def test_of_a_mean_is_about_two_standard_errors_wide(self):
         values = np.random.default_rng(0).normal(size=400)
-        low, high = interval(values)
+        low, high = bootstrap_interval(values)
         assert low < values.mean() < high
         assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
 
     def test_of_a_statistic_of_two_samples_draws_them_together(self):
         truth = np.tile([0, 1], 50)
-        assert interval(truth, truth + 0.5, statistic=roc_auc_score, resamples=50) == (1, 1)
+        assert bootstrap_interval(truth, truth + 0.5, statistic=roc_auc_score, resamples=50) == (1, 1)
 
-    def test_of_equal_values_is_a_point(self):
-        assert interval(np.ones(5)) == (1, 1)
+    def test_of_equal_values_is_a_point_unless_they_are_successes(self):
+        assert mean_interval(np.full(5, 0.3)) == pytest.approx((0.3, 0.3))
+        low, high = mean_interval(np.ones(20))
+        assert (low, high) == pytest.approx((20 / (20 + 1.959964**2), 1))  # Wilson's, at its end
+
+    def test_of_a_share_is_wilsons(self):
+        for right, n in ((0, 7), (3, 7), (100, 130)):
+            values = np.arange(n) < right
+            low, high = proportion_interval(values, alpha=0.1)
+            for end in {low, high} - {0, 1}:  # where the share seen is 1.645 standard errors of the true share away
+                assert abs(right / n - end) == pytest.approx(1.644854 * np.sqrt(end * (1 - end) / n))
+            assert low <= right / n <= high and low < high
+            assert mean_interval(values, alpha=0.1) == proportion_interval(values, alpha=0.1)
+
+    def test_error_of_a_share(self):
+        assert proportion_error(0.5, 96) == pytest.approx(0.05)
+        assert proportion_error(1, 20) == pytest.approx(np.sqrt(22 * 2 / 24**3))
+        assert proportion_error(np.array([0, 1]), 20) == pytest.approx([proportion_error(1, 20)] * 2)
+
+    def test_percentiles(self):
+        assert percentile_interval(np.arange(101), alpha=0.1) == pytest.approx((5, 95))
+
+    def test_is_drawn_by_seed(self):
+        values = np.random.default_rng(0).normal(size=30)
+        assert bootstrap_interval(values) == bootstrap_interval(values, seed=0) != bootstrap_interval(values, seed=1)
 
 
 class TestWeights:
@@ -358,6 +391,86 @@ class TestOnATrainedNetwork:
 
         good, bad = marks(2), marks(control)
         assert [name for name in good if not good[name] > bad[name]] == [], (good, bad)
+
+
+def distinct(tensor):
+    return (tensor != tensor.flatten()[0]).any()
+
+
+def transformer():
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    return nn.Sequential(OrderedDict(encoder=nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
+                                     head=nn.Linear(16, 3)))
+
+
+class Tokens(nn.Module):
+    """Parameters that no module resets, on the network itself and in a child."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.body = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)), nn.Linear(8, 8))
+        self.body.register_parameter("gamma", nn.Parameter(torch.full((8,), 0.1)))
+
+
+ARCHITECTURES = {
+    "resnet18": lambda: models.resnet18(num_classes=7),
+    "vit": lambda: models.VisionTransformer(16, 8, 2, 2, 16, 32, num_classes=5),
+    "swin": lambda: models.SwinTransformer([2, 2], 8, [1, 1], [1, 2], [4, 4], num_classes=5),
+    "transformer": transformer, "tokens": Tokens,
+    "ours": lambda: resnet18_for(ImageSet(np.zeros((4, 1, 8, 8), np.uint8), np.arange(4) % 2))}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_no_trained_parameter_survives(name):
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        net = ARCHITECTURES[name]()
+        for p in net.parameters():
+            p.add_(0.1 * torch.randn_like(p))  # trained: nothing is a constant any more
+    parts = [child for child in net.children() if next(child.parameters(), None) is not None]
+    new = reinitialised(net, len(parts))
+    kept = [key for (key, a), b in zip(net.named_parameters(), new.parameters(), strict=True)
+            if torch.equal(a, b) and distinct(a)]
+    assert kept == []
+    assert all(torch.isfinite(p).all() for p in new.parameters())
+    assert [key for (key, a), b in zip(net.named_buffers(), new.named_buffers(), strict=True)
+            if a.dtype != torch.float32 and not torch.equal(a, b[1])] in ([], ["bn1.num_batches_tracked"])
+    upper = reinitialised(net, 1)
+    same = [torch.equal(a, b) for a, b in zip(net.parameters(), upper.parameters(), strict=True)]
+    drawn = {id(p) for p in parts[-1].parameters()}
+    assert len(parts) == 1 or same == [id(p) not in drawn for p in net.parameters()]
+    again = reinitialised(net, len(parts))
+    assert all(torch.equal(a, b) for a, b in zip(new.parameters(), again.parameters(), strict=True))
+
+
+def test_new_parameters_follow_the_rule_of_the_architecture():
+    def spread(net):
+        return {key: p.std().item() for key, p in net.named_parameters() if p.numel() > 2000}
+
+    net = models.resnet18(num_classes=100)
+    fresh = spread(net)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(7).add_(1)
+    assert spread(reinitialised(net, 7)) == pytest.approx(fresh, rel=0.05)
+    attention = nn.Sequential(nn.MultiheadAttention(32, 4))
+    fresh = spread(attention)
+    with torch.no_grad():
+        attention[0].in_proj_weight.mul_(7)
+        attention[0].out_proj.bias.add_(1)
+    new = reinitialised(attention, 1)[0]
+    assert new.in_proj_weight.std().item() == pytest.approx(fresh["0.in_proj_weight"], rel=0.1)
+    assert not new.out_proj.bias.any()
+
+
+def test_what_no_rule_reaches_keeps_mean_and_spread():
+    net = Tokens()
+    with torch.no_grad():
+        net.token = nn.Parameter(5 + 2 * torch.randn(1, 1, 4000, generator=torch.Generator().manual_seed(0)))
+    new = reinitialised(net, 1).token
+    assert (new.mean().item(), new.std().item()) == pytest.approx((5, 2), rel=0.05)
+    assert not torch.isclose(new, net.token).all()
 
 
 def test_a_network_without_parameters_has_nothing_to_initialise():

@@ -11,12 +11,12 @@ import pytest
 
 from ebe_utils.layer_neighbors import LayerNeighbors
 from ebe_utils.study.claims import judge_claims
-from ebe_utils.upkeep.__main__ import main
 from ebe_utils.study.figures import accuracy_figure
 from ebe_utils.study.results import choices_table, evaluation_table, groups, results_table, seeds_table, verdicts_table
 from ebe_utils.study.run import Run
 from ebe_utils.study.step import RunError
 from ebe_utils.tables import save_tables
+from ebe_utils.upkeep.__main__ import main
 from ebe_utils.upkeep.committed import keep_results, markdown, update_readme
 from ebe_utils.upkeep.publishing import CHECKOUT
 
@@ -169,7 +169,7 @@ def test_the_readme_is_updated_between_its_comments(kept, tmp_path):
     text = readme.read_text()
     assert "old" not in text
     assert re.fullmatch(r"before\n<!-- results -->\n(\|.*\|\n){3}<!-- end of results -->\nbetween\n<!-- verdicts -->\n"
-                        r"(\|.*\|\n){11}<!-- end of verdicts -->\nafter\n", text)
+                        r"(\|.*\|\n){12}<!-- end of verdicts -->\nafter\n", text)
     update_readme(readme, tmp_path / "reference")
     assert readme.read_text() == text
 
@@ -191,12 +191,12 @@ def test_choices_by_hand():
              "pooled, before the classifier": 0, "the network itself": 0.005}
     choices = pd.DataFrame({"rule": list(rules), "layer": 3, "k": 5, "metric": "cosine", "weights": "uniform",
                             "regret": list(rules.values()), "regret_low": -0.004, "regret_high": 0.024,
-                            "without_luck": 0.003})
+                            "split_half": 0.003})
     optimism = pd.DataFrame({"how": ["held out, seen in training"] * 4 + ["held out, unseen"],
                              "layer": ["15", "16", "20", "avgpool", "20"], "optimism": [9, 1, 2, 9, 9]})
     assert choices_table({"one": choices}, {"one": optimism}).to_dict("records") == [{
         "run": "one", "chosen": "layer 3, k = 5, cosine, uniform", "misses the best by": "1.00 (-0.40 to 2.40)",
-        "without luck": "0.30", "layer 14": "2.00", "layer 14, NNK": "1.50", "layer 20": "3.00",
+        "without selection bias": "0.30", "layer 14": "2.00", "layer 14, NNK": "1.50", "layer 20": "3.00",
         "pooled": "0.00", "network": "0.50", "optimism": "+1.50"}]
 
 

@@ -13,9 +13,10 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import nn
 
 from ebe_utils import EBEClassifier, ImageSet, kneighbors
-from ebe_utils.selection import _in_groups, choose, holdout_split, select, training_neighbors
-from ebe_utils.statistics import compare
+from ebe_utils.selection import choose, holdout_split, select, training_neighbors
+from ebe_utils.statistics import compare_with
 from ebe_utils.transforms import concatenated, lda, zca
+from ebe_utils.votes import SoftmaxWeights
 
 RNG = np.random.default_rng(0)
 
@@ -117,9 +118,12 @@ class TestSelect:
         ({"rule": "bst"}, ["rule='bst'", "one-error", "Did you mean 'best'"]),
         ({"estimate": "test"}, ["estimate='test'", "held-out, leave-one-out"]),
         ({"metrics": ("cosin",)}, ["metrics='cosin'", "Did you mean 'cosine'"]),
-        ({"weights": {"mine": "rank"}}, ["weights['mine']='rank'", "uniform, distance, nnk"]),
+        ({"weights": {"mine": "rank"}}, ["weights['mine']='rank'", "uniform, distance, softmax, nnk"]),
         ({"weights": {"mine": "nnk"}, "metrics": ("euclidean",)}, ["nothing to choose from", "add 'cosine'"]),
-        ({"weights": {}}, ["weights is empty", "at least one"]),
+        ({"weights": {}}, ["weights is empty", "at least one"]), ({"weights": ()}, ["weights is empty"]),
+        ({"weights": "softmx"}, ["weights='softmx'", "Did you mean 'softmax'"]),
+        ({"metrics": ()}, ["metrics is empty"]), ({"metrics": "cosin"}, ["metrics='cosin'"]),
+        ({"pixels": True}, ["pixels=True", "cannot be built on raw pixels"]),
         ({"ks": ()}, ["ks is empty", "at least one"]),
         ({"ks": (0,)}, ["k=0", "from 1 to"]),
         ({"ks": (1, 100)}, ["k=100", "from 1 to"]),  # there are 96 to search
@@ -134,6 +138,27 @@ class TestSelect:
             select(*planted, **{"layers": LAYERS, "ks": (1, 3)} | bad)
         for word in words:
             assert word in str(error.value)
+
+
+    @pytest.mark.parametrize("bad, words", [
+        ({"ks": 5}, "ks=5 is a int; pass a list"), ({"ks": "5"}, "ks='5' is a str"),
+        ({"ks": (1.5,)}, "k=1.5 is a float"),
+        ({"metrics": 3}, "metrics=3 is a int"), ({"weights": 3}, "weights=3 has no name"),
+        ({"weights": len}, "has no name; pass names")])
+    def test_input_of_the_wrong_type(self, planted, bad, words):
+        with pytest.raises(TypeError, match=words):
+            select(*planted, **{"layers": LAYERS, "ks": (1, 3)} | bad)
+
+    def test_weights_are_names_or_named(self, planted):
+        one, many, mine = (select(*planted, LAYERS, ks=(3, 5), metrics="cosine", weights=weights).table for weights in (
+            "softmax", ["softmax"], {"mine": SoftmaxWeights(0.1)}))
+        pd.testing.assert_frame_equal(one, many)
+        pd.testing.assert_frame_equal(one.drop(columns="weights"), mine.drop(columns="weights"))
+        assert set(one["weights"]) == {"softmax"} and set(mine["weights"]) == {"mine"}
+
+    def test_selections_can_be_compared(self, planted):
+        one, same, other = (select(*planted, LAYERS, ks=(k,), weights={"mine": SoftmaxWeights(0.2)}) for k in (3, 3, 5))
+        assert one == same and one != other and hash(one) == hash(same)
 
 
 class TestNeighborsAmongTrainingImages:
@@ -164,16 +189,18 @@ class TestNeighborsAmongTrainingImages:
         assert not (found.indices["flat"] == np.arange(6)[:, None]).any()
 
 
-def test_compare_is_the_paired_interval():
+def test_each_is_compared_with_one_by_the_paired_interval():
     right = {"a": np.repeat([True, True, False, False], [70, 15, 5, 10]),
              "b": np.repeat([True, False, True, False], [70, 15, 5, 10])}
-    found = compare(right, "a").set_index("name")
+    found = compare_with(right, "a").set_index("name")
     assert found.loc["b", "difference"] == pytest.approx(-0.10)
-    half = 1.959964 * np.sqrt(20 - 100 / 100) / 100  # Wald's, by hand
-    assert found.loc["b", "low"] == pytest.approx(-0.10 - half)
+    half = 1.959964 * np.sqrt(22 - 100 / 102) / 102  # Bonett and Price's, by hand
+    assert found.loc["b", "low"] == pytest.approx(-10 / 102 - half)
+    three = compare_with(right | {"c": right["b"]}, "a").set_index("name")  # Bonferroni: z of 0.025
+    assert three.loc["b", "low"] == pytest.approx(-10 / 102 - half * 2.241403 / 1.959964)
     assert found.loc["a", ["difference", "low", "high"]].tolist() == [0, 0, 0]
     with pytest.raises(ValueError, match="against='c'"):
-        compare(right, "c")
+        compare_with(right, "c")
 
 
 class TestWhitening:
@@ -210,13 +237,6 @@ class TestWhitening:
         assert found.shape == (3000, 2)
         within = found - np.stack([found[labels == c].mean(0) for c in range(3)])[labels]
         np.testing.assert_allclose(np.cov(within.T), np.eye(2), atol=0.1)  # shrinkage leaves a little
-
-
-def test_layers_come_in_groups_that_fit():
-    sizes = {"a": 1, "b": 1, "c": 2, 7: 1}
-    assert _in_groups(sizes, 10, 35) == [["a", "b"], ["c", 7]]
-    assert _in_groups(sizes, 10, -1) == [["a"], ["b"], ["c"], [7]]
-    assert _in_groups(sizes, 10, 50) == [["a", "b", "c", 7]]
 
 
 def test_concatenated_layers_have_the_mean_of_the_cosines():

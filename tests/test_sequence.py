@@ -52,7 +52,7 @@ def test_figures_are_saved_with_their_numbers(run):
     for name in names:
         for suffix in (".png", ".svg", ".csv"):
             assert (run.path / "figures" / f"{name}{suffix}").stat().st_size > 0
-    assert len(pd.read_csv(run.path / "figures" / "claims.csv")) == 9
+    assert len(pd.read_csv(run.path / "figures" / "claims.csv")) == 10
 
 
 def test_summary_gives_network_layer_14_and_best_layer(run):

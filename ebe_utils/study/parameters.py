@@ -5,12 +5,12 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any, Self
 
 from .. import checks
-from ..datasets import LARGEST_SIDE, LARGEST_SEED, check_name
+from ..datasets import LARGEST_SEED, LARGEST_SIDE, check_name
 from ..embeddings import POOLINGS
 from ..model import STEMS
 from ..search.brute_force import METRICS
 from ..training import OPTIMIZERS, SCHEDULES
-from ..votes import WEIGHTS
+from ..votes import check_weights
 
 # Largest number of training and test images, epochs and learning-rate schedule of each profile; None keeps all images.
 PROFILES = {"quick": (10_000, 2_000, 3, "linear"), "paper": (None, None, 60, "constant")}
@@ -46,7 +46,7 @@ class Parameters:
     k: int = parameter(10, "examples per explanation")
     k_max: int = parameter(50, "largest k of the sweep")
     metric: str = parameter("cosine", "cosine, euclidean or manhattan")
-    weights: str = parameter("uniform", "uniform or distance")
+    weights: str = parameter("uniform", "uniform, distance, softmax or nnk (with cosine distance only)")
     pooling: str = parameter("none", "none (embeddings flattened) or avg (averaged over positions)")
     run: str = parameter("", "name of the run folder; empty derives one from the parameters")
 
@@ -55,8 +55,9 @@ class Parameters:
             self._check_type(one, getattr(self, one.name))
         check_name(self.dataset)
         for name, allowed in (("profile", tuple(PROFILES)), ("optimizer", OPTIMIZERS), ("schedule", ("", *SCHEDULES)),
-                              ("stem", STEMS), ("metric", METRICS), ("weights", WEIGHTS), ("pooling", POOLINGS)):
+                              ("stem", STEMS), ("metric", METRICS), ("pooling", POOLINGS)):
             checks.one_of(name, getattr(self, name), allowed)
+        check_weights("weights", self.weights, self.metric)
         for name in ("seed", "epochs", "n_train", "n_test", "image_size"):
             checks.integer(name, getattr(self, name), 0)
         for name, high in (("seed", LARGEST_SEED), ("image_size", LARGEST_SIDE)):

@@ -1,16 +1,19 @@
-"""Tables over several runs: what they reached, the verdicts, what explanations and choices are worth."""
+"""Tables over several runs: accuracies, verdicts on the claims, measures of explanations, regret of choices."""
+
+from collections.abc import Iterable
 
 import pandas as pd
 
 from .claims import judge_claims
+from .run import Run
 
 
-def title(same):
+def title(same: list[Run]) -> str:
     """Title of a figure over the runs of one group."""
     return f"{same[0].parameters.group}, seed{'s' * (len(same) > 1)} {', '.join(str(r.parameters.seed) for r in same)}"
 
 
-def groups(runs):
+def groups(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """{what they have in common: runs that differ in the seed only, by seed} (`Parameters.group`)."""
     found = {}
     for run in sorted(runs, key=lambda run: run.parameters.seed):
@@ -18,12 +21,12 @@ def groups(runs):
     return found
 
 
-def seeds_table(same):
+def seeds_table(same: Iterable[Run]) -> pd.DataFrame:
     """The `sweep_table`s of runs below each other, with a column "seed"."""
     return pd.concat([_sweep(run).assign(seed=run.parameters.seed) for run in same], ignore_index=True)
 
 
-def results_table(runs, k=10):
+def results_table(runs: Iterable[Run], k: int = 10) -> pd.DataFrame:
     """What runs reached, a row for each group: accuracies in per cent, mean ± standard deviation over the seeds.
 
     minutes: of training (epochs times the fastest one, since others may have shared the processor) and sweep, for the
@@ -46,7 +49,7 @@ def results_table(runs, k=10):
     return pd.DataFrame(rows)
 
 
-def verdicts_table(runs, k=10):
+def verdicts_table(runs: Iterable[Run], k: int = 10) -> pd.DataFrame:
     """`judge_claims` of runs in short: a row for each claim, a column for each group, verdicts with their counts."""
     columns, texts = {}, pd.Series(index=pd.Index([], dtype=str), dtype=str)
     for group, same in groups(runs).items():
@@ -57,7 +60,7 @@ def verdicts_table(runs, k=10):
     return pd.DataFrame({"claim": texts.index + ": " + texts, **columns}).reset_index(drop=True)
 
 
-def evaluation_table(summaries):
+def evaluation_table(summaries: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Summaries of notebook 08 side by side: a row for each metric, a column for each of {name: summary}.
 
     A cell says what the layer reaches, in parentheses its interval, and after a stroke what raw pixels reach.
@@ -72,12 +75,13 @@ def evaluation_table(summaries):
     return pd.DataFrame(columns).reindex(metrics).fillna("–").reset_index(names="metric")
 
 
-def choices_table(choices, optimism):
+def choices_table(choices: dict[str, pd.DataFrame], optimism: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """What held-out training images chose in each of {run: choices.csv of notebook 09}, and what that loses.
 
     Points of accuracy on the test images by which the choice, fixed rules (k = 10) and the network miss the best
-    candidate; without luck: by which the choice misses the one that is best on other images. optimism: {run:
-    optimism.csv}; the column is the mean over layers 16 to 20 of estimate minus test accuracy where the held-out
+    candidate, which is biased upwards, since the best was selected on the same images; without selection bias
+    (split-half): by which the choice misses the candidate that is best on one half, measured on the other. optimism:
+    {run: optimism.csv}; the column is the mean over layers 16 to 20 of estimate minus test accuracy where the held-out
     images were trained on.
     """
     rows = []
@@ -90,7 +94,7 @@ def choices_table(choices, optimism):
                                            f"{chosen['weights']}",
                      "misses the best by": f"{points['held out, unseen']:.2f} ({100 * chosen['regret_low']:.2f} to "
                                            f"{100 * chosen['regret_high']:.2f})",
-                     "without luck": f"{100 * chosen['without_luck']:.2f}",
+                     "without selection bias": f"{100 * chosen['split_half']:.2f}",
                      **{name: f"{points[rule]:.2f}" for name, rule in (
                          ("layer 14", "layer 14"), ("layer 14, NNK", "layer 14, NNK votes"),
                          ("layer 20", "last convolution"),
@@ -103,7 +107,8 @@ def _sweep(run):
     return run_table(run, "sweep.csv")
 
 
-def run_table(run, name, **how):
+def run_table(run: Run, name: str, **how) -> pd.DataFrame:
+    """A table of a run's sweep; how: keyword arguments of `pd.read_csv`."""
     return pd.read_csv(run.file(run.parameters.sweep_step, name), **how)
 
 
