@@ -12,8 +12,8 @@ from .votes import vote_shares
 
 def nonconformity(neighbors: LayerNeighbors, layers: Iterable[int | str], k: int, classes: int) -> np.ndarray:
     """(n, classes): neighbours at all `layers` together whose label is not that class (Papernot & McDaniel 2018)."""
-    return sum(k - k * vote_shares(neighbors.indices[layer][:, :k], neighbors.train_labels, classes=classes)
-               for layer in layers)
+    return np.sum([k - k * vote_shares(neighbors.indices[layer][:, :k], neighbors.train_labels, classes=classes)
+                   for layer in layers], axis=0)
 
 
 def conformal(calibration: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Wrong labels in the training set: planting them, and how soon a suspicion finds them."""
 
 import numpy as np
-from numpy.typing import ArrayLike
 from sklearn.metrics import auc, roc_curve
 
 from .checks import real
@@ -28,7 +27,7 @@ def leave_one_out(indices: np.ndarray, positions: np.ndarray | None = None, valu
     return (indices if values is None else values)[~own].reshape(len(indices), -1)
 
 
-def detection_curve(flipped: ArrayLike, suspicion: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def detection_curve(flipped: np.ndarray, suspicion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(checked, found): what share of the mislabelled is found when a share of all is checked, most suspicious first.
 
     The curve of Koh & Liang (2017, figure 5); images equally suspicious come in random order, on average. Its area
@@ -39,6 +38,6 @@ def detection_curve(flipped: ArrayLike, suspicion: ArrayLike) -> tuple[np.ndarra
     return p * found + (1 - p) * others, found
 
 
-def koh_liang_area(flipped: ArrayLike, suspicion: ArrayLike) -> float:
+def koh_liang_area(flipped: np.ndarray, suspicion: np.ndarray) -> float:
     """Area under `detection_curve`: 0.5 for a random order, 1 - p / 2 if the p mislabelled all come first."""
     return float(auc(*detection_curve(flipped, suspicion)))

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 import torch
-from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
@@ -23,7 +22,7 @@ from .model import on_device
 from .search.index import kneighbors
 
 
-def forest_attributions(forest: BaseEstimator, X_train: ArrayLike, X: ArrayLike) -> sp.csr_array:
+def forest_attributions(forest: BaseEstimator, X_train: np.ndarray, X: np.ndarray) -> sp.csr_array:
     """The weight of every training object in a random forest's predictions: scipy CSR (n, n_train), rows with sum 1.
 
     An object's weight is the mean over the trees of (times drawn for the tree) / (size of the leaf, drawn objects
@@ -84,7 +83,7 @@ def _kernel(kernel, m):
     return kernel, integer("m", m, 1, len(kernel), f" (there are {len(kernel)} objects)")
 
 
-def prototypes(kernel: ArrayLike, m: int) -> np.ndarray:
+def prototypes(kernel: np.ndarray, m: int) -> np.ndarray:
     """The m objects that together stand best for all: indices (m,), in the order in which they were chosen.
 
     Greedy choice that maximises 2 mean k(x, z) - mean k(z, z') over all objects x and prototypes z, z', that is, which
@@ -93,7 +92,8 @@ def prototypes(kernel: ArrayLike, m: int) -> np.ndarray:
     """
     kernel, m = _kernel(kernel, m)
     mean, own = kernel.mean(1), np.diag(kernel)
-    chosen, inside = [], np.zeros(len(kernel))  # inside: similarity to the chosen, summed
+    chosen: list[int] = []
+    inside = np.zeros(len(kernel))  # inside: similarity to the chosen, summed
     for size in range(1, m + 1):
         value = 2 * size * mean - 2 * inside - own  # what depends on the next one, times size²
         value[chosen] = -np.inf
@@ -102,7 +102,7 @@ def prototypes(kernel: ArrayLike, m: int) -> np.ndarray:
     return np.array(chosen)
 
 
-def criticisms(kernel: ArrayLike, chosen: ArrayLike, m: int) -> np.ndarray:
+def criticisms(kernel: np.ndarray, chosen: np.ndarray, m: int) -> np.ndarray:
     """The m objects that the prototypes `chosen` stand for least, yet differ from each other: indices (m,).
 
     Greedy choice that maximises the sum of |mean k(x, c) - mean k(z, c)| over the criticisms c (x: all objects, z:
@@ -112,7 +112,8 @@ def criticisms(kernel: ArrayLike, chosen: ArrayLike, m: int) -> np.ndarray:
     integer("m", m, 1, len(kernel) - len(chosen), f" (all {len(kernel)} objects but {len(chosen)} prototypes)")
     witness = np.abs(kernel.mean(1) - kernel[:, chosen].mean(1))
     # What is left of each k(c, c) after the criticisms found: log det grows by its logarithm (Cholesky).
-    left, factors, found = np.diag(kernel).astype(float), np.empty((0, len(kernel))), []
+    left, factors = np.diag(kernel).astype(float), np.empty((0, len(kernel)))
+    found: list[int] = []
     for _ in range(m):
         value = witness + np.log(np.maximum(left, 1e-12))
         value[[*chosen, *found]] = -np.inf
@@ -122,7 +123,7 @@ def criticisms(kernel: ArrayLike, chosen: ArrayLike, m: int) -> np.ndarray:
     return np.array(found)
 
 
-def counterfactuals(X_train: np.ndarray, train_predictions: ArrayLike, X: np.ndarray, predictions: ArrayLike,
+def counterfactuals(X_train: np.ndarray, train_predictions: np.ndarray, X: np.ndarray, predictions: np.ndarray,
                     k: int = 1, metric: str = "cosine") -> tuple[np.ndarray, np.ndarray]:
     """The k nearest training objects that are predicted otherwise: (distances, indices), each (n, k), nearest first.
 
@@ -140,7 +141,7 @@ def counterfactuals(X_train: np.ndarray, train_predictions: ArrayLike, X: np.nda
     return distances, indices
 
 
-def captum_neighbors(model: torch.nn.Module, layer: int | str, train_images: ArrayLike, images: ArrayLike, k: int,
+def captum_neighbors(model: torch.nn.Module, layer: int | str, train_images: np.ndarray, images: np.ndarray, k: int,
                      folder: str | Path | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The k training images most similar at a layer by Captum's `SimilarityInfluence`: (cosines, indices), (n, k).
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
 from .checks import integer, one_of
 from .data import as_image_set, as_tensor, scale
@@ -11,7 +10,7 @@ from .statistics import percentile_interval
 from .votes import one_hot
 
 
-def concepts(images: ArrayLike, labels: ArrayLike, n_classes: int) -> dict[str, np.ndarray]:
+def concepts(images: np.ndarray, labels: np.ndarray, n_classes: int) -> dict[str, np.ndarray]:
     """{property: (n, d) non-negative float32} of images (n, 1 or 3, H, W), uint8 or 0 to 1, for `shared`.
 
     intensity, or colour: histogram of 16 levels, or of 4 each of red, green and blue (Swain and Ballard 1991). edges:
@@ -19,11 +18,11 @@ def concepts(images: ArrayLike, labels: ArrayLike, n_classes: int) -> dict[str, 
     cycle per image. structure: edges in each of 4 by 4 cells (Dalal and Triggs 2005, simplified). shape: see
     `foreground`. class: one-hot labels. Histograms and spectra sum to 1, or are 0 where there is no edge or contrast.
     """
-    images = as_tensor(images)
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(f"images of shape {tuple(images.shape)} have no colour or intensity; pass (n, 1 or 3, H, W).")
-    parts = [_concepts(scale(part).double().numpy()) for part in images.split(2048)]
-    name = "intensity" if images.shape[1] == 1 else "colour"
+    tensor = as_tensor(images)
+    if tensor.ndim != 4 or tensor.shape[1] not in (1, 3):
+        raise ValueError(f"images of shape {tuple(tensor.shape)} have no colour or intensity; pass (n, 1 or 3, H, W).")
+    parts = [_concepts(scale(part).double().numpy()) for part in tensor.split(2048)]
+    name = "intensity" if tensor.shape[1] == 1 else "colour"
     found = dict(zip((name, "edges", "frequency", "structure", "shape"), zip(*parts, strict=True), strict=True))
     return {key: np.concatenate(part).astype(np.float32) for key, part in found.items()} | {
         "class": one_hot(labels, n_classes).astype(np.float32)}
@@ -61,7 +60,7 @@ def _share(values):
     return np.where(total > 1e-9, values / np.where(total > 1e-9, total, 1), 0)
 
 
-def foreground(grey: ArrayLike) -> np.ndarray:
+def foreground(grey: np.ndarray) -> np.ndarray:
     """Otsu's foreground (1979) of grey images (n, H, W) from 0 to 1, booleans: the side with less of the border.
 
     Right for an object on an even ground; in a photograph it is often just where there is light, or shadow.
@@ -111,12 +110,12 @@ def concept_effects(neighbors: LayerNeighbors, train_set, test_set, k: int = 10,
 
     samples = np.vstack([np.ones(n), rng.multinomial(n, np.full(n, 1 / n), draws)]) / n  # the first: all, once each
     chance = similarities(rng.integers(0, len(train_set), (n, random)))
-    rows, drawn = [], {name: {} for name in names}
+    rows, drawn = [], {name: dict[int | str, np.ndarray]() for name in names}
     for layer, indices in neighbors.indices.items():
         if against == "class":
             chance = others = similarities(_of_class(train_set.labels, train_set.labels[indices[:, :k]], rng))
         else:
-            others = chance if against == "chance" else similarities(against.indices[layer][:, :k])
+            others = chance if isinstance(against, str) else similarities(against.indices[layer][:, :k])
         for name, near in similarities(indices[:, :k]).items():
             far = chance[name]
             sd = np.sqrt(np.maximum(samples @ (far**2).mean(1) - (samples @ far.mean(1))**2, 0))

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 from torch import nn
 
 from .checks import one_of
@@ -14,7 +13,7 @@ from .layers import layer_name
 from .model import evaluating, on_device, predict_logits
 
 
-def contributions(f: ArrayLike, g: ArrayLike, metric: str = "cosine", pooling: str = "none"
+def contributions(f: np.ndarray, g: np.ndarray, metric: str = "cosine", pooling: str = "none"
                   ) -> tuple[np.ndarray, np.ndarray]:
     """(on f, on g): what each position adds to the cosine, or squared euclidean distance, of two embeddings.
 
@@ -41,7 +40,7 @@ def contributions(f: ArrayLike, g: ArrayLike, metric: str = "cosine", pooling: s
     return tuple(side.sum(-3) / np.prod(side.shape[-2:]) for side in sides)
 
 
-def pair_contributions(f: ArrayLike, g: ArrayLike) -> np.ndarray:
+def pair_contributions(f: np.ndarray, g: np.ndarray) -> np.ndarray:
     """What each pair of positions adds to the cosine of two averaged embeddings, (height, width, height, width).
 
     f, g: (channels, height, width). Summed over g's positions, or f's, it is `contributions(pooling="avg")`.
@@ -57,7 +56,7 @@ def _length(maps):
     return np.where(length > 0, length, 1)
 
 
-def grad_cam(model: nn.Module, images: ArrayLike, layer: int | str, classes: Iterable[int] | None = None,
+def grad_cam(model: nn.Module, images: np.ndarray, layer: int | str, classes: Iterable[int] | None = None,
              device: str = "auto") -> np.ndarray:
     """Grad-CAM (Selvaraju et al. 2017): where a layer speaks for a class, (n, height, width) float32, in logits.
 
@@ -87,16 +86,16 @@ class Similarity:
     how much it is above that with other images. cam: Grad-CAM of the image.
     """
 
-    image: ArrayLike
-    neighbor: ArrayLike
+    image: np.ndarray
+    neighbor: np.ndarray
     layer: int | str
     maps: tuple[np.ndarray, np.ndarray]
     values: tuple[float, float]
     cam: np.ndarray
 
 
-def why_similar(model: nn.Module, image: ArrayLike, neighbor: ArrayLike, layer: int | str, pooling: str = "none",
-                others: ArrayLike | None = None, device: str = "auto") -> Similarity:
+def why_similar(model: nn.Module, image: np.ndarray, neighbor: np.ndarray, layer: int | str, pooling: str = "none",
+                others: np.ndarray | None = None, device: str = "auto") -> Similarity:
     """A `Similarity`. others: images (n, C, H, W) whose mean map is taken off, so that what any image has is left."""
     f, g = feature_maps(model, np.stack([image, neighbor]), layer, device)
     maps = contributions(f, g, pooling=pooling)
@@ -104,5 +103,5 @@ def why_similar(model: nn.Module, image: ArrayLike, neighbor: ArrayLike, layer: 
         rest = feature_maps(model, others, layer, device)
         chance = contributions(f, rest, pooling=pooling)[0], contributions(rest, g, pooling=pooling)[1]
         maps = tuple(side - other.mean(0) for side, other in zip(maps, chance, strict=True))
-    return Similarity(image, neighbor, layer, maps, tuple(float(side.sum()) for side in maps),
+    return Similarity(image, neighbor, layer, maps, (float(maps[0].sum()), float(maps[1].sum())),
                       grad_cam(model, image[None], layer, device=device)[0])

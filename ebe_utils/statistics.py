@@ -109,7 +109,7 @@ def mean_interval(values: ArrayLike, alpha: float = 0.05) -> tuple[float, float]
     return how(values, alpha=alpha)
 
 
-def percentile_interval(draws: ArrayLike, alpha: float = 0.05) -> tuple[float, float]:
+def percentile_interval(draws: np.ndarray, alpha: float = 0.05) -> tuple[float, float]:
     """(low, high): what is between the outer alpha / 2 of draws (n,) from the distribution of an estimate."""
     low, high = np.quantile(draws, [alpha / 2, 1 - alpha / 2])
     return float(low), float(high)

@@ -29,14 +29,14 @@ def zca(train: ArrayLike, shrinkage: float | str = "auto") -> Transform:
     if shrinkage == "auto":
         noise = ((centred**2).sum(1) ** 2).sum() / n - square  # of the entries of C, times n
         spread = square - d * scale**2
-        shrinkage = min(noise / n / spread, 1.0) if spread > 0 else 1.0
-    elif not 0 <= (0 if shrinkage == 0 else real("shrinkage", shrinkage)) <= 1:
+        amount = min(noise / n / spread, 1.0) if spread > 0 else 1.0
+    elif not 0 <= (amount := 0.0 if shrinkage == 0 else real("shrinkage", shrinkage)) <= 1:
         raise ValueError(f"shrinkage={shrinkage} is out of range; pass a number from 0 to 1, or 'auto'.")
-    if shrinkage == 0 and len(values) < d:
+    if amount == 0 and len(values) < d:
         raise ValueError(f"shrinkage=0 cannot whiten {n} rows of rank {len(values)} in {d} dimensions; pass a larger "
                          "one, or 'auto'.")
-    rest = (shrinkage * scale) ** -0.5 if len(values) < d else 0.0  # of the directions without variance
-    factors = ((1 - shrinkage) * values + shrinkage * scale) ** -0.5 - rest
+    rest = (amount * scale) ** -0.5 if len(values) < d else 0.0  # of the directions without variance
+    factors = ((1 - amount) * values + amount * scale) ** -0.5 - rest
     return lambda rows: ((rows - mean) @ vectors * factors) @ vectors.T + rest * (rows - mean)
 
 

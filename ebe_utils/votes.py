@@ -85,7 +85,7 @@ def vote_weights(distances: ArrayLike, weights: Weights = "uniform") -> np.ndarr
     how = SoftmaxWeights() if check_weights("weights", weights) == "softmax" else weights
     if how == "uniform":
         return np.full(distances.shape, 1 / distances.shape[1])
-    if how == "distance":
+    if not callable(how):
         zero = distances == 0
         nearest = np.where(zero, np.inf, distances).min(1, keepdims=True)  # 1 / a tiny distance would be infinite
         raw = np.where(zero.any(1, keepdims=True), zero, nearest / np.where(zero, 1, distances))

@@ -101,6 +101,7 @@ def test_why_similar_and_its_figure(tiny_net, stripes):
         X = embed(tiny_net, torch.stack([image, neighbor, *others]), 2, pooling)
         cosine = 1 - pairwise_distances(X, metric="cosine")
         plain = why_similar(tiny_net, image, neighbor, 2, pooling)
+        assert plain == plain and plain != why_similar(tiny_net, image, neighbor, 2, pooling)  # and does not raise
         np.testing.assert_allclose(plain.values, cosine[0, 1], atol=1e-6)
         above = why_similar(tiny_net, image, neighbor, 2, pooling, others)
         np.testing.assert_allclose(above.values, cosine[0, 1] - cosine[2:, :2].mean(0), atol=1e-6)

@@ -15,7 +15,7 @@ def title(same: list[Run]) -> str:
 
 def groups(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """{what they have in common: runs that differ in the seed only, by seed} (`Parameters.group`)."""
-    found = {}
+    found: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.parameters.seed):
         found.setdefault(run.parameters.group, []).append(run)
     return found
