@@ -19,6 +19,7 @@ from .explanation import Explanation, Explanations
 from .faithful import TARGETS, nearest_answers
 from .fingerprint import NetworkWatch
 from .inputs import Inputs, as_inputs, as_queries
+from .labels import encode_labels
 from .layers import default_layer, layer_name
 from .saved import load_classifier, save_classifier
 from .search import Index, check_k, check_metric
@@ -89,7 +90,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         embeddings, logits = self._embed(train)
         if train.labels is None:
             raise ValueError("the training examples have no labels; pass them as y, or with each example.")
-        self._set_labels(train, classes)
+        self.classes_, self.class_names_, self.labels_ = encode_labels(train.labels, classes or train.classes)
         self._finish(train, embeddings, _softmax(logits), logits.shape[1] == len(self.classes_))
         self._watch = NetworkWatch(self.model)
         self._warn_of_other_classes()
@@ -115,27 +116,10 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         check_metric(self.metric)
         check_weights("weights", self.weights, self.metric)
         self.layer_ = self.layer_name_ = name
-        self._set_labels(train, classes)
+        self.classes_, self.class_names_, self.labels_ = encode_labels(train.labels, classes or train.classes)
         self._finish(train, rows, network_proba, True)
         self._has_examples = examples is not None
         return self
-
-    def _set_labels(self, train, classes):
-        labels = train.labels
-        if labels.dtype.kind in "iu" and (classes is not None or train.classes or labels.min() >= 0):
-            names = tuple(map(str, classes or train.classes or range(int(labels.max()) + 1)))
-            if labels.min() < 0 or labels.max() >= len(names):
-                raise ValueError(f"labels run from {labels.min()} to {labels.max()}, but there are {len(names)} "
-                                 f"classes; pass labels from 0 to {len(names) - 1}, or the names of all classes.")
-            self.classes_, self.class_names_, self.labels_ = np.arange(len(names)), names, labels.astype(np.int64)
-            return
-        self.classes_ = np.unique(labels) if classes is None else np.asarray(classes)
-        places = {label: i for i, label in enumerate(self.classes_.tolist())}
-        if missing := sorted(set(labels.tolist()) - set(places), key=str):
-            raise ValueError(f"label {missing[0]!r} is not among the classes {', '.join(map(str, self.classes_))}; "
-                             "pass the names of all classes.")
-        self.labels_ = np.array([places[label] for label in labels.tolist()], np.int64)
-        self.class_names_ = tuple(map(str, self.classes_))
 
     def _finish(self, train, embeddings, network_proba, comparable):
         self.train_, self.network_proba_, self._embeddings = train, network_proba, embeddings

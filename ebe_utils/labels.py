@@ -1,0 +1,28 @@
+"""Labels as users have them, integers or texts, and the class indices that votes are counted by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def encode_labels(labels: np.ndarray, classes: Sequence[str] = ()) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
+    """(classes, their names, class index of each label) of labels (n,), integers or texts.
+
+    classes: all of them, in the order of the network's outputs; without them, integers from 0 are indices themselves,
+    and other labels are sorted, as scikit-learn does. With integer labels the classes are 0, 1, 2, ... and `classes`
+    their names. Raises ValueError for labels that are not among the classes.
+    """
+    if labels.dtype.kind in "iu" and (len(classes) or labels.min() >= 0):
+        names = tuple(map(str, classes if len(classes) else range(int(labels.max()) + 1)))
+        if labels.min() < 0 or labels.max() >= len(names):
+            raise ValueError(f"labels run from {labels.min()} to {labels.max()}, but there are {len(names)} classes; "
+                             f"pass labels from 0 to {len(names) - 1}, or the names of all classes.")
+        return np.arange(len(names)), names, labels.astype(np.int64)
+    known = np.asarray(classes) if len(classes) else np.unique(labels)
+    places = {label: i for i, label in enumerate(known.tolist())}
+    if missing := sorted(set(labels.tolist()) - set(places), key=str):
+        raise ValueError(f"label {missing[0]!r} is not among the classes {', '.join(map(str, known))}; pass the names "
+                         "of all classes.")
+    return known, tuple(map(str, known)), np.array([places[label] for label in labels.tolist()], np.int64)
