@@ -5,7 +5,7 @@ candidates on training images that it holds out; no function here takes a test s
 """
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from .data import as_image_set
 from .embeddings import embed
 from .explainer import EBEClassifier
 from .label_errors import leave_one_out
-from .layer_neighbors import LayerNeighbors, layer_neighbors
+from .layer_neighbors import layer_neighbors
 from .layers import layer_names
 from .metrics import log_loss
 from .search.brute_force import METRICS
@@ -87,9 +87,8 @@ def training_neighbors(model, train_set, layers="all", k=50, metric="cosine", po
     others = {}
     for layer, indices in found.indices.items():
         others[layer] = [leave_one_out(indices, held, rows) for rows in (indices, found.distances[layer])]
-    return LayerNeighbors(found.names, {at: pair[0] for at, pair in others.items()},
-                          {at: pair[1] for at, pair in others.items()}, found.train_labels, found.test_labels,
-                          found.network, found.dimensions, metric, found.notes)
+    return replace(found, indices={at: pair[0] for at, pair in others.items()},
+                   distances={at: pair[1] for at, pair in others.items()})
 
 
 def _parts(train_set, estimate, share, seed):

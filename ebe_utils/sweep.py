@@ -1,20 +1,37 @@
 """The layer sweep in one call: accuracy and agreement of every layer and every k (section 3.3)."""
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
 from .data import as_image_set
+from .embeddings import Layers
 from .layer_neighbors import layer_neighbors
 from .search.engines import check_k
 from .tables import sweep_table
 from .votes import check_weights
 
 
-def layer_sweep(model, train_set, test_set, layers="all", ks=range(1, 51), metric="cosine", weights="uniform",
-                pooling="none", **options):
-    """Accuracy and agreement of EBE for every layer and k: `sweep_table` of `layer_neighbors`, which see."""
+def layer_sweep(model: nn.Module, train_set: Any, test_set: Any, layers: Layers = "all",
+                ks: Iterable[int] = range(1, 51), metric: str = "cosine", weights: str | Callable = "uniform",
+                pooling: str = "none", **options: Any) -> pd.DataFrame:
+    """Accuracy and agreement of EBE for every layer and k: `sweep_table` of `layer_neighbors`, which see.
+
+    ks: numbers of examples; a single one may be given as it is. options: of `layer_neighbors`.
+    """
+    train_set, test_set = as_image_set(train_set), as_image_set(test_set)
+    ks = [ks] if isinstance(ks, int | np.integer) else ks
+    if isinstance(ks, str) or not isinstance(ks, Iterable):
+        raise TypeError(f"ks={ks!r} is a {type(ks).__name__}; pass the numbers of examples to try, range(1, 51) for "
+                        "example.")
     ks = list(ks)
     if not ks:
         raise ValueError("ks is empty; pass the numbers of examples to try, range(1, 51) for example.")
     for k in ks:
-        check_k(k, len(as_image_set(train_set)))
+        check_k(k, len(train_set))
     check_weights("weights", weights)
     found = layer_neighbors(model, train_set, test_set, layers, max(ks), metric, pooling, **options)
     return sweep_table(found, ks, weights)
