@@ -71,7 +71,9 @@ class Plan:
             batch_size //= 2
         layer = max(dimensions, key=lambda layer: need(layer, 1, plan.shard))
         what, instead = f"layer {layer!r}", ", or pass pooling='avg'" if pooling == "none" else ""
-        if outputs > free:
+        if free <= 0:
+            what, instead = "the search of any layer", ""
+        elif outputs > free:
             what, instead = "the forward pass of one image", ", or pass smaller images"
         elif layer == 0:
             what, instead = "the pixels (layer 0)", ", or pass pixels=False"
@@ -112,7 +114,7 @@ def row_parts(n: int, bytes_each: int, most: int = 2**26) -> Iterator[slice]:
 
 
 def available_memory(root: Path = Path("/")) -> int:
-    """Bytes that may still be taken: what the machine has free, or what a container's limit (cgroup) leaves, if less."""
+    """Bytes that may still be taken: what the machine has free, or, if less, what a container's limit leaves."""
     return min([psutil.virtual_memory().available, *_cgroup_free(root)])
 
 

@@ -65,8 +65,8 @@ def joint_correctness(neighbors: LayerNeighbors, ks: Iterable[int], weights: str
     """How many test images each two predictors get right together, a symmetric DataFrame of integers.
 
     Predictors: "all" (always right, so that its row counts what each gets right, and its own entry the test images),
-    "network" (but not one whose classes are others), and "layer/k" for every layer and every k of `ks`. From it follow McNemar's test for any two of them
-    and the covariance of all accuracies (`ebe_utils.claims`).
+    "network" (but not one whose classes are others), and "layer/k" for every layer and every k of `ks`. From it follow
+    McNemar's test for any two of them and the covariance of all accuracies (`ebe_utils.claims`).
     """
     right = {"all": np.ones(len(neighbors.test_labels), bool)}
     if neighbors.same_classes:
