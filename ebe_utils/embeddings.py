@@ -9,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
+from .activations import peak_activations
 from .checks import integer, one_of
 from .data import as_tensor, check_values, scale
 from .forward import LayerError, batch_length, evaluating, on_device, only_tensor, run_network
@@ -79,8 +80,9 @@ def embed(model: nn.Module, images: ArrayLike | torch.Tensor, layers: Layers = "
     images = as_tensor(images)
     wanted = [layers] if single else layers
     model, device = on_device(model, device)
-    dimensions, _ = probe(model, images, wanted, pooling, device)
-    out = {layer: torch.empty(len(images), d) for layer, d in dimensions.items()}
+    check_values(images, "the images")
+    _, first, _ = next(iter_embeddings(model, images[:1], wanted, pooling, device=device))
+    out = {layer: torch.empty(len(images), values.shape[1]) for layer, values in first.items()}
     for _ in iter_embeddings(model, images, wanted, pooling, batch_size, device, out):
         pass
     arrays = {layer: values.numpy() for layer, values in out.items()}
@@ -89,17 +91,13 @@ def embed(model: nn.Module, images: ArrayLike | torch.Tensor, layers: Layers = "
 
 def probe(model: nn.Module, images: ArrayLike | torch.Tensor, layers: Layers = "all", pooling: str = "none",
           device: str | torch.device = "auto") -> tuple[dict, int]:
-    """({layer: dimension}, bytes that the largest output of any module takes for one image), from one image."""
-    sizes: list[int] = []
-    hooks = [module.register_forward_hook(
-        lambda m, args, out: sizes.append(out.nbytes) if isinstance(out, torch.Tensor) else None)
-        for module in model.modules()]
-    try:
-        _, found, _ = next(iter_embeddings(model, images[:1], layers, pooling, device=device))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {layer: values.shape[1] for layer, values in found.items()}, max(sizes, default=0)
+    """({layer: dimension}, the most bytes that outputs take at a time for one image), from one image."""
+    model, device = on_device(model, device)
+    image = as_tensor(images[:1])
+    _, found, _ = next(iter_embeddings(model, image, layers, pooling, device=device))
+    with evaluating(model), torch.inference_mode():
+        peak = peak_activations(lambda: run_network(model, scale(image.to(device)), device))
+    return {layer: values.shape[1] for layer, values in found.items()}, peak
 
 
 def feature_maps(model: nn.Module, images: ArrayLike | torch.Tensor, layer: str | int,

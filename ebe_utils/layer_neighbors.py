@@ -4,31 +4,38 @@ Training embeddings are taken batch by batch, compared with all test embeddings,
 and dropped. One search with the largest K serves every k, since its first k columns are the k nearest."""
 
 import json
+import logging
 import re
-import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
-from .checks import integer
-from .data import as_image_set, scale
-from .embeddings import iter_embeddings, probe
+from .checks import boolean, integer
+from .data import ImageSet, as_image_set, check_together
+from .embeddings import Layers, probe
 from .explanation import Explanation
 from .files import read_tensors, write_tensors
+from .forward import accumulation_device, on_device
 from .layers import layer_names
-from .memory import Plan
-from .model import on_device
+from .memory import Plan, row_parts
+from .passes import PIXELS, search_layers, together
+from .progress import Progress, progress_bar
 from .search.brute_force import merge
-from .search.engines import check_engine, check_k, searcher
+from .search.engines import check_engine, check_k
 from .votes import Weights, one_hot, vote_shares, vote_weights
 
-PIXELS = 0  # number of the "layer" that is the image itself
+__all__ = ["PIXELS", "LayerNeighbors", "layer_neighbors"]
+_log = logging.getLogger("ebe_utils")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerNeighbors:
     """The K nearest training images of every test image at every layer.
 
@@ -36,7 +43,8 @@ class LayerNeighbors:
     test_labels and network (the network's own predictions), (n_test,); dimensions: {layer: d}; notes: what the
     engine has to say of its search, {layer: {"seconds": of search, without the passes over the images, "compared":
     share of all distances that were computed, ...}}, not saved; nnk: {layer: {k: (n_test, k)}}, the NNK weights that
-    `with_nnk` adds for some k.
+    `with_nnk` adds for some k. n_outputs: of the network; n_classes: of the data set; None where they are not known.
+    Two are equal if all of that but the notes is.
     """
 
     names: dict
@@ -47,10 +55,33 @@ class LayerNeighbors:
     network: np.ndarray
     dimensions: dict
     metric: str = "cosine"
-    notes: dict = field(default_factory=dict, compare=False)
+    notes: dict = field(default_factory=dict)
     nnk: dict = field(default_factory=dict)
+    n_outputs: int | None = None
+    n_classes: int | None = None
 
-    def weights(self, layer, k: int, weights: Weights = "uniform") -> np.ndarray:
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LayerNeighbors):
+            return NotImplemented
+        plain, arrays = ("names", "dimensions", "metric", "n_outputs", "n_classes"), ("train_labels", "test_labels",
+                                                                                       "network")
+        return (all(getattr(self, name) == getattr(other, name) for name in plain)
+                and all(np.array_equal(getattr(self, name), getattr(other, name)) for name in arrays)
+                and all(np.array_equal(mine[layer], others[layer]) for layer in self.names for mine, others in (
+                    (self.indices, other.indices), (self.distances, other.distances))))
+
+    __hash__ = None  # type: ignore[assignment]  # what compares by content that can change has no hash
+
+    @property
+    def same_classes(self) -> bool:
+        """Whether the network's outputs stand for the data set's classes, as far as their numbers tell.
+
+        A network that was trained on other classes (ImageNet's 1,000, say) still has embeddings to search, but what it
+        predicts is no prediction of these classes: its accuracy and the agreement with it are NaN.
+        """
+        return self.n_outputs is None or self.n_outputs == self.n_classes
+
+    def weights(self, layer: int | str, k: int, weights: Weights = "uniform") -> np.ndarray:
         """Weights of the k nearest at one layer, (n_test, k); ValueError for NNK weights that were not computed."""
         if weights != "nnk":
             return vote_weights(self.distances[layer][:, :k], weights)
@@ -60,51 +91,57 @@ class LayerNeighbors:
                              f"{', '.join(map(str, found)) or 'none'}; `ebe_utils.nnk.with_nnk` adds them.")
         return found[k]
 
-    def votes(self, layer, weights: Weights = "uniform", ks=None) -> np.ndarray:
+    def votes(self, layer: int | str, weights: Weights = "uniform", ks: Iterable[int] | None = None) -> np.ndarray:
         """EBE's prediction for each k of ks (default: 1 to K) at one layer, (n_test, len(ks))."""
-        near = self.indices[layer]
-        ks = np.arange(1, near.shape[1] + 1) if ks is None else np.array(list(ks))
+        near = self.indices[self._check_layer(layer)]
+        wanted = np.arange(1, near.shape[1] + 1) if ks is None else np.array([self._check_k(k) for k in ks])
         if weights not in ("uniform", "distance"):
             return np.stack([vote_shares(near[:, :k], self.train_labels, self.weights(layer, k, weights)).argmax(1)
-                             for k in ks.tolist()], 1)
-        labels = one_hot(self.train_labels)[near]  # (n, K, classes)
+                             for k in wanted.tolist()], 1)
+        labels, votes = one_hot(self.train_labels), np.empty((len(near), len(wanted)), np.int64)
         # Weights of the first k neighbours differ from those of all K by a common factor only, which no vote sees.
         raw = vote_weights(self.distances[layer], weights)
-        summed = (raw[:, :, None] * labels).cumsum(1) if weights != "uniform" else labels.cumsum(1)
-        return summed.argmax(2)[:, ks - 1]
+        for rows in row_parts(len(near), 3 * near.shape[1] * labels.shape[1] * 8):
+            votes_for = labels[near[rows]]  # (rows, K, classes)
+            sums = (votes_for if weights == "uniform" else raw[rows, :, None] * votes_for).cumsum(1)
+            votes[rows] = sums.argmax(2)[:, wanted - 1]
+        return votes
 
-    def accuracy(self, layer, k, weights="uniform"):
-        """Share of test images that the k nearest at `layer` classify rightly."""
+    def accuracy(self, layer: int | str, k: int, weights: Weights = "uniform") -> float:
+        """Share of test images that the k nearest at `layer` classify correctly."""
         return float((self.votes(layer, weights, [k])[:, 0] == self.test_labels).mean())
 
     @property
-    def network_accuracy(self):
-        return float((self.network == self.test_labels).mean())
+    def network_accuracy(self) -> float:
+        """Share of test images that the network classifies correctly; NaN if its classes are others."""
+        return float("nan") if not self.same_classes else float((self.network == self.test_labels).mean())
 
-    def explain(self, train_set, test_set, position, layer=14, k=10, weights="uniform"):
+    def explain(self, train_set: ImageSet, test_set: ImageSet, position: int, layer: int | str = 14, k: int = 10,
+                weights: Weights = "uniform") -> Explanation:
         """The `Explanation` of the test image at `position`, without another search.
 
         Raises ValueError for a layer, k or position that was not searched.
         """
-        if layer not in self.names:
-            raise ValueError(f"layer={layer!r} was not searched; choose one of {', '.join(map(repr, self.names))}.")
+        self._check_layer(layer)
         self._check_k(k)
         integer("position", position, 0, len(self.test_labels) - 1, ", that of a test image")
-        indices, distances = self.indices[layer][position, :k], self.distances[layer][position, :k]
-        share = self.weights(layer, k, weights)[position]
-        indices, distances, share = (row[share > 0] for row in (indices, distances, share))
-        # bincount adds in order, so that classes with equally many votes get equal sums, as in `votes`.
-        proba = np.bincount(self.train_labels[indices], share, len(train_set.classes))
-        return Explanation(indices=indices, labels=self.train_labels[indices], distances=distances, weights=share,
-                           proba=proba, prediction=int(proba.argmax()), network_prediction=int(self.network[position]),
-                           classes=train_set.classes, layer=layer, layer_name=self.names[layer], metric=self.metric,
-                           image=test_set.images[position], examples=train_set.images[indices])
+        return Explanation.of_votes(
+            self.indices[layer][position, :k], self.distances[layer][position, :k],
+            self.weights(layer, k, weights)[position], self.train_labels, train_set.classes,
+            lambda at: train_set.images[at], network_prediction=int(self.network[position]), layer=layer,
+            layer_name=self.names[layer], metric=self.metric, image=test_set.images[position],
+            comparable=self.same_classes)
+
+    def _check_layer(self, layer):
+        if not isinstance(layer, str | int | np.integer) or layer not in self.names:
+            raise ValueError(f"layer={layer!r} was not searched; choose one of {', '.join(map(repr, self.names))}.")
+        return layer
 
     def _check_k(self, k):
         largest = next(iter(self.indices.values())).shape[1]
         return integer("k", k, 1, largest, f" (so many neighbours were searched; search again with k={k} for more)")
 
-    def examples(self, positions, k):
+    def examples(self, positions: Sequence[int], k: int) -> pd.DataFrame:
         """The k nearest of some test images at every layer, tidy: position, network, layer, rank, index, distance.
 
         And nnk, their weights, if `with_nnk` has added those of k examples.
@@ -117,7 +154,8 @@ class LayerNeighbors:
             for p in positions for layer in self.names for rank in range(k)])
 
     @classmethod
-    def of_examples(cls, table, sweep, train_set, test_set, metric="cosine"):
+    def of_examples(cls, table: pd.DataFrame, sweep: pd.DataFrame, train_set: ImageSet, test_set: ImageSet,
+                    metric: str = "cosine") -> "LayerNeighbors":
         """What `examples` kept: the neighbours of those test images only, in the order of the table.
 
         sweep: the `sweep_table` of the same search, which knows the layers' names and dimensions.
@@ -138,7 +176,7 @@ class LayerNeighbors:
                    test_set.labels[positions], network, {layer: int(about["dimension"][layer]) for layer in layers},
                    metric, nnk={layer: {k: grid(layer, "nnk", float)} for layer in weighed})
 
-    def save(self, path):
+    def save(self, path: str | Path) -> None:
         """Write everything to one safetensors file."""
         tensors = {f"{kind}.{layer}": torch.from_numpy(values) for kind in ("indices", "distances")
                    for layer, values in getattr(self, kind).items()}
@@ -146,10 +184,11 @@ class LayerNeighbors:
                     for k, values in found.items()}
         tensors |= {name: torch.from_numpy(getattr(self, name)) for name in ("train_labels", "test_labels", "network")}
         layers = [[layer, name, self.dimensions[layer]] for layer, name in self.names.items()]
-        write_tensors(path, tensors, {"layers": json.dumps(layers), "metric": self.metric})
+        write_tensors(path, tensors, {"layers": json.dumps(layers), "metric": self.metric,
+                                      "outputs": json.dumps([self.n_outputs, self.n_classes])})
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | Path) -> "LayerNeighbors":
         """Read what `save` wrote; ValueError if the file is damaged."""
         tensors, metadata = read_tensors(path)
         if "layers" not in metadata:
@@ -158,123 +197,76 @@ class LayerNeighbors:
         return cls({layer: name for layer, name, _ in layers},
                    *({layer: arrays[f"{kind}.{layer}"] for layer, _, _ in layers} for kind in ("indices", "distances")),
                    *(arrays[name] for name in ("train_labels", "test_labels", "network")),
-                   {layer: dimension for layer, _, dimension in layers}, metadata["metric"],
-                   nnk={layer: found for layer, _, _ in layers if (found := {
+                   {layer: dimension for layer, _, dimension in layers}, metadata["metric"], {},
+                   {layer: found for layer, _, _ in layers if (found := {
                        int(name.split(".")[1]): values for name, values in arrays.items()
-                       if re.fullmatch(rf"nnk\.\d+\.{re.escape(str(layer))}", name)})})
+                       if re.fullmatch(rf"nnk\.\d+\.{re.escape(str(layer))}", name)})},
+                   *json.loads(metadata.get("outputs", "[null, null]")))
 
 
-def layer_neighbors(model, train_set, test_set, layers="all", k=50, metric="cosine", pooling="none", pixels=True,
-                    engine="auto", memory_budget=None, shard=None, parts=1, batch_size=256, device="auto",
-                    progress=True):
+def layer_neighbors(model: nn.Module, train_set: Any, test_set: Any, layers: Layers = "all", k: int = 50,
+                    metric: str = "cosine", pooling: str = "none", pixels: bool = True, engine: str = "auto",
+                    memory_budget: float | None = None, shard: int | None = None, parts: int = 1,
+                    batch_size: int = 256, device: str | torch.device = "auto", progress: Progress = True,
+                    ) -> LayerNeighbors:
     """Find the k nearest training images of every test image at every layer: one pass over each set, if memory allows.
 
     layers: "all", or numbers and module names. pixels: also search the raw images, as layer 0. engine: see
     `ebe_utils.search.engines`; on CUDA embeddings stay there and "auto" is "torch". memory_budget: GiB that the process
-    may take in all (default: what it has and half of what is free); `Plan` says what is made of it, and is printed.
-    shard: training images searched at a time (default: the plan's choice), rounded to whole batches.
+    may take in all (default: what it has and half of what is free, on the machine or within a container's limit);
+    `Plan` says what is made of it, and is logged (logger "ebe_utils", level INFO). shard: training images searched at a
+    time (default: the plan's choice), rounded to whole batches. batch_size: images per forward pass at most; the plan
+    takes fewer where they do not fit into memory.
     parts: pieces of the training set that joblib searches independently, on the backend that
     `joblib.parallel_config` names (processes, a Dask cluster); the neighbours are the same, and the memory
-    budget is that of each part.
-    Returns `LayerNeighbors`. Raises ValueError for bad parameters, before any work.
+    budget is that of each part. progress: whether to show a bar, or a function of (images done, images in all); of
+    several parts there is none.
+
+    The network may have been trained on other classes, see `LayerNeighbors.same_classes`. Returns `LayerNeighbors`.
+    Raises ValueError for bad parameters, before any work, and for a layer whose output is not finite.
     """
     train_set, test_set = as_image_set(train_set), as_image_set(test_set)
     check_k(k, len(train_set))
+    _check_sets(train_set, test_set)
+    names: dict = layer_names(model, layers)
+    net, device = on_device(model, device)
+    check_engine(engine, metric, accumulation_device(device))
+    parts = integer("parts", parts, 1, len(train_set))
+    dimensions, outputs = probe(net, test_set.images, list(names), pooling, device)
+    if boolean("pixels", pixels):
+        names = {PIXELS: "pixels", **names}
+        dimensions = {PIXELS: int(np.prod(test_set.shape)), **dimensions}
+    plan = Plan.of(dimensions, len(train_set), len(test_set), k, engine, memory_budget, batch_size, outputs, shard,
+                   pooling)
+    _log.info("%s", plan)
+    work = (test_set.images, k, metric, pooling, engine, device, plan)
+    if parts == 1:
+        bar = progress_bar(progress, len(plan.passes) * (len(train_set) + len(test_set)), desc="sweep", unit="image")
+        found = [search_layers(train_set.images, 0, net, *work, bar)]
+        bar.close()
+    else:  # parts begin where a batch begins, so that every image is embedded in the same batch
+        size = plan.batch_size
+        edges = np.linspace(0, -(-len(train_set) // size), parts + 1).astype(int) * size
+        pieces = [(train_set.images[a:b], int(a)) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+        found = joblib.Parallel()(joblib.delayed(search_layers)(images, offset, model, *work)
+                                  for images, offset in pieces)
+    _, network, n_outputs = found[0]
+    best = {layer: merge([part[layer][:2] for part, *_ in found], k) for layer in names}
+    notes = {layer: together([part[layer][2] for part, *_ in found]) for layer in names}
+    return LayerNeighbors(names, {layer: i.astype(np.int32) for layer, (_, i) in best.items()},
+                          {layer: d for layer, (d, _) in best.items()}, train_set.labels, test_set.labels, network,
+                          dimensions, metric, notes, n_outputs=n_outputs, n_classes=len(train_set.classes))
+
+
+def _check_sets(train_set, test_set):
+    """Raise for two sets that do not belong together."""
     if train_set.shape != test_set.shape:
         raise ValueError(f"test images of shape {test_set.shape} do not fit training images of shape "
                          f"{train_set.shape}; both need the same size and channels.")
-    names = layer_names(model, layers)
-    device = on_device(model, device)[1]
-    check_engine(engine, metric, device)
-    parts = integer("parts", parts, 1, len(train_set))
-    dimensions, largest = probe(model, test_set.images, list(names), pooling, device)
-    if pixels:
-        names = {PIXELS: "pixels", **names}
-        dimensions = {PIXELS: int(np.prod(test_set.shape)), **dimensions}
-    plan = Plan.of(dimensions, len(train_set), len(test_set), k, engine, memory_budget, batch_size,
-                   12 * largest * batch_size, shard)
-    if progress:
-        print(plan, flush=True)
-    work = (model, test_set.images, k, metric, pooling, engine, batch_size, device, plan)
-    if parts == 1:
-        bar = _bar(len(plan.passes) * (len(train_set) + len(test_set)), progress)
-        found = [_search(train_set.images, 0, *work, bar)]
-        bar.close()
-    else:  # parts begin where a batch begins, so that every image is embedded in the same batch
-        edges = np.linspace(0, -(-len(train_set) // batch_size), parts + 1).astype(int) * batch_size
-        pieces = [(train_set.images[a:b], int(a)) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
-        found = joblib.Parallel()(joblib.delayed(_search)(images, offset, *work) for images, offset in pieces)
-    network = found[0][1]
-    best = {layer: merge([part[layer][:2] for part, _ in found], k) for layer in names}
-    notes = {layer: _together([part[layer][2] for part, _ in found]) for layer in names}
-    return LayerNeighbors(names, {layer: i.astype(np.int32) for layer, (_, i) in best.items()},
-                          {layer: d for layer, (d, _) in best.items()}, train_set.labels, test_set.labels, network,
-                          dimensions, metric, notes)
-
-
-def _bar(total, progress):
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, desc="sweep", unit="image", disable=not progress)
-
-
-def _embeddings(model, images, layers, pooling, batch_size, device, into):
-    """(slice, logits or None) of each batch, whose embeddings and pixels are written to `into`."""
-    if wanted := [layer for layer in layers if layer != PIXELS]:
-        batches = ((rows, out) for rows, _, out in
-                   iter_embeddings(model, images, wanted, pooling, batch_size, device, into))
-    else:
-        batches = ((slice(i, min(i + batch_size, len(images))), None) for i in range(0, len(images), batch_size))
-    for rows, logits in batches:
-        if PIXELS in layers:
-            at = rows.start % len(into[PIXELS])
-            into[PIXELS][at:at + rows.stop - rows.start] = scale(images[rows]).flatten(1)
-        yield rows, logits
-
-
-def _buffer(n, d, device):
-    """Room for embeddings; from NumPy on the CPU, since it asks for large pages, which are faster to walk through."""
-    if torch.device(device).type == "cpu":
-        return torch.from_numpy(np.empty((n, d), np.float32))
-    return torch.empty(n, d, device=device)
-
-
-def _search(images, offset, model, test_images, k, metric, pooling, engine, batch_size, device, plan, bar=None):
-    """({layer: (distances, indices, notes)}, the network's predictions): the plan's passes over training `images`."""
-    found, logits = {layer: [] for layer in plan.dimensions}, {}
-    shard = plan.shard
-    for layers, part in plan.passes:
-        rows = part.stop - part.start
-        queries, held = ({layer: _buffer(n, plan.dimensions[layer], device) for layer in layers}
-                         for n in (rows, min(shard, -(-len(images) // batch_size) * batch_size)))
-        for now, out in _embeddings(model, test_images[part], layers, pooling, batch_size, device, queries):
-            if out is not None:
-                logits[part.start + now.start] = out.argmax(1).cpu().numpy()
-            if bar is not None:
-                bar.update(now.stop - now.start)
-        searches = {layer: searcher(queries[layer], k, metric, engine, len(images)) for layer in layers}
-        seconds = dict.fromkeys(layers, 0.0)
-        for now, _ in _embeddings(model, images, layers, pooling, batch_size, device, held):
-            if now.stop % shard == 0 or now.stop == len(images):
-                for layer in layers:
-                    start = time.perf_counter()
-                    searches[layer].add(held[layer][:(now.stop - 1) % shard + 1])
-                    seconds[layer] += time.perf_counter() - start
-            if bar is not None:
-                bar.update(now.stop - now.start)
-        for layer in layers:
-            start = time.perf_counter()
-            search = searches.pop(layer)
-            distances, indices = search.result()
-            notes = {"seconds": seconds[layer] + time.perf_counter() - start, **search.notes()}
-            found[layer].append((distances, indices + offset, notes))
-    for layer, searched in found.items():
-        distances, indices, notes = zip(*searched, strict=True)
-        found[layer] = np.concatenate(distances), np.concatenate(indices), _together(notes)
-    return found, np.concatenate([logits[start] for start in sorted(logits)])
-
-
-def _together(notes):
-    """The notes of several searches as one: the sum of seconds, shares on average, but the worst recall."""
-    how = {"seconds": sum, "looked": np.mean, "compared": np.mean, "recall": min}
-    return notes[0] | {key: float(how[key]([note[key] for note in notes])) for key in how if key in notes[0]}
+    check_together(train_set.images, test_set.images)
+    if test_set.labels.max() >= len(train_set.classes):
+        raise ValueError(f"test labels run up to {test_set.labels.max()}, but the training set has "
+                         f"{len(train_set.classes)} classes; both need the same ones.")
+    if train_set.classes != test_set.classes and set(train_set.classes) == set(test_set.classes):
+        raise ValueError("training and test set have the same classes in different orders, so that a label means "
+                         "different things; bring both into one order.")

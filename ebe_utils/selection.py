@@ -6,7 +6,7 @@ candidates on training images that it holds out; no function here takes a test s
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from .checks import integer, one_of, real
 from .data import as_image_set
 from .explainer import EBEClassifier
 from .label_errors import leave_one_out
-from .layer_neighbors import LayerNeighbors, layer_neighbors
+from .layer_neighbors import layer_neighbors
 from .layers import layer_names
 from .metrics import log_loss
 from .nnk import with_nnk
@@ -89,9 +89,8 @@ def training_neighbors(model: nn.Module, train_set, layers="all", k: int = 50, m
     others = {}
     for layer, indices in found.indices.items():
         others[layer] = [leave_one_out(indices, held, rows) for rows in (indices, found.distances[layer])]
-    return LayerNeighbors(found.names, {at: pair[0] for at, pair in others.items()},
-                          {at: pair[1] for at, pair in others.items()}, found.train_labels, found.test_labels,
-                          found.network, found.dimensions, metric, found.notes)
+    return replace(found, indices={at: pair[0] for at, pair in others.items()},
+                   distances={at: pair[1] for at, pair in others.items()})
 
 
 def _parts(train_set, estimate, share, seed):

@@ -2,16 +2,20 @@
 
 import copy
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from ebe_utils import conv_layers, embed
+from ebe_utils import conv_layers, embed, layer_neighbors
 from ebe_utils.embeddings import embed_batches, feature_maps, iter_embeddings
+from ebe_utils.model import predict_logits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -213,3 +217,216 @@ def test_a_batch_without_a_tensor_is_refused():
         next(embed_batches(TwoInputs(), [{"x": "text"}], ["hidden"]))
     with pytest.raises(ValueError, match="unexpected keyword argument 'y'"):
         next(embed_batches(TwoInputs(), [{"y": torch.rand(2, 3)}], ["hidden"]))
+
+
+# --- pooling: which axis holds the channels ------------------------------------------------------------------------
+
+
+def captured(net, x, name):
+    """What torch itself hands to a hook on a module."""
+    found = []
+    handle = net.get_submodule(name).register_forward_hook(lambda module, args, out: found.append(out.clone()))
+    with torch.inference_mode():
+        net.eval()(x)
+    handle.remove()
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def models():
+    """torchvision's networks, small and untrained, by name."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vit = torchvision.models.VisionTransformer(32, 8, 2, 2, 16, 24, num_classes=3)
+        nn.init.normal_(vit.heads.head.weight)
+        return {"vit": vit, "swin": torchvision.models.swin_t(num_classes=3),
+                "resnet": torchvision.models.resnet18(num_classes=3),
+                "convnext": torchvision.models.convnext_tiny(num_classes=3),
+                "inception": torchvision.models.googlenet(num_classes=3, init_weights=False, aux_logits=False),
+                "densenet": torchvision.models.densenet121(num_classes=3)}
+
+
+@pytest.mark.parametrize("net, layer, positions", [
+    ("vit", "encoder.layers.encoder_layer_1", [1]), ("vit", "encoder.layers.encoder_layer_0.mlp.0", [1]),
+    ("vit", "encoder.layers.encoder_layer_0.mlp.1", [1]), ("vit", "encoder.ln", [1]), ("vit", "encoder", [1]),
+    ("vit", "conv_proj", [2, 3]), ("swin", "features.0", [1, 2]), ("swin", "features.1.0", [1, 2]),
+    ("swin", "features.0.0", [2, 3]), ("swin", "features.7.1.mlp", [1, 2]), ("swin", "norm", [1, 2]),
+    ("resnet", "layer3", [2, 3]), ("resnet", "layer1.0.conv1", [2, 3]), ("resnet", "bn1", [2, 3]),
+    ("resnet", "relu", [2, 3]), ("resnet", "avgpool", [2, 3]), ("convnext", "features.1.0", [2, 3]),
+    ("convnext", "features.2", [2, 3]), ("convnext", "features.1.0.block.2", [1, 2]),
+    ("convnext", "features.0.1", [2, 3]), ("inception", "inception3a", [2, 3]),
+    ("densenet", "features.denseblock1", [2, 3]), ("densenet", "features.relu0", [2, 3])])
+def test_averages_run_over_positions_whatever_the_network(models, net, layer, positions):
+    if (net, layer) == ("resnet", "relu"):  # which runs twice in ResNet's blocks, but once here
+        model = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 32, 1), relu=nn.ReLU(), flat=nn.AdaptiveAvgPool2d(1),
+                                          out=nn.Flatten()))
+    else:
+        model = models[net]
+    x = torch.rand(2, 3, 32 if net == "vit" else 64, 32 if net == "vit" else 64)
+    out = captured(model, x, layer)
+    found = embed(model, x, layer, pooling="avg")
+    np.testing.assert_allclose(found, out.mean(positions), rtol=1e-4, atol=1e-5)
+    assert found.shape[1] == out.shape[({1, 2, 3} - set(positions)).pop() if out.ndim == 4 else 2]
+
+
+def test_averages_of_sequences():
+    """(n, channels, length) of a convolution, (n, tokens, channels) of a transformer."""
+    x = torch.rand(5, 3, 20)
+    conv = nn.Sequential(OrderedDict(conv=nn.Conv1d(3, 7, 3), norm=nn.BatchNorm1d(7), relu=nn.ReLU(),
+                                     pool=nn.AdaptiveMaxPool1d(1), flat=nn.Flatten(), head=nn.Linear(7, 2))).eval()
+    for layer in ("conv", "norm", "relu", "pool"):
+        np.testing.assert_allclose(embed(conv, x, layer, pooling="avg"), captured(conv, x, layer).mean(2), rtol=1e-5)
+    text = Text()
+    tokens = torch.randint(0, 20, (5, 6))
+    for layer in ("words", "block", "block.linear1", "block.norm2"):
+        out = captured(text, tokens, layer)
+        np.testing.assert_allclose(embed(text, tokens, layer, pooling="avg"), out.mean(1), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(embed(text, tokens, layer, pooling="first"), out[:, 0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(embed(text, tokens, "head", pooling="first"), embed(text, tokens, "head"), rtol=1e-5)
+
+
+class Text(nn.Module):
+    """Words, one transformer layer and a head, with the batch first or second."""
+
+    def __init__(self, batch_first=True):
+        super().__init__()
+        self.words = nn.Embedding(20, 8)
+        self.block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=batch_first, dropout=0)
+        self.odd, self.head, self.batch_first = Odd(), nn.Linear(8, 2), batch_first
+
+    def forward(self, tokens):
+        x = self.words(tokens)
+        x = self.block(x) if self.batch_first else self.block(x.transpose(0, 1)).transpose(0, 1)
+        self.odd(x)
+        return self.head(x.mean(1))
+
+
+class Odd(nn.Module):
+    """Returns a shape that no layer around it accounts for."""
+
+    def forward(self, x):
+        return x.reshape(len(x), 4, -1)
+
+
+def test_poolings_that_cannot_be_known_are_refused(models):
+    text, tokens, image = Text(), torch.randint(0, 20, (5, 6)), torch.rand(2, 3, 64, 64)
+    with pytest.raises(ValueError, match=r"'odd' outputs shape \(n, 4, 12\), and which axis .*'avg-channels-first'"):
+        embed(text, tokens, "odd", pooling="avg")
+    out = captured(text, tokens, "odd")
+    for pooling, axis in (("avg-channels-first", 2), ("avg-channels-last", 1)):
+        np.testing.assert_allclose(embed(text, tokens, "odd", pooling=pooling), out.mean(axis), rtol=1e-5)
+    for layer in ("layer1", "conv1"):
+        with pytest.raises(ValueError, match=rf"'{layer}' outputs shape .* not a sequence of tokens"):
+            embed(models["resnet"], image, layer, pooling="first")
+    with pytest.raises(ValueError, match="not a sequence of tokens"):
+        embed(nn.Sequential(nn.Conv1d(3, 4, 3), nn.Flatten()), torch.rand(2, 3, 8), "0", pooling="first")
+
+
+def test_explicit_axes_overrule_what_is_known(models):
+    image = torch.rand(2, 3, 64, 64)
+    out = captured(models["resnet"], image, "layer1")
+    np.testing.assert_allclose(embed(models["resnet"], image, "layer1", pooling="avg-channels-last"),
+                               out.mean([1, 2]), rtol=1e-4, atol=1e-6)
+
+
+def test_outputs_whose_rows_are_no_images_are_refused(models):
+    text = Text(batch_first=False)
+    with pytest.raises(ValueError, match="'block' outputs 6 rows for a batch of 1 .*batch_first=True"):
+        embed(text, torch.randint(0, 20, (5, 6)), "block")
+
+
+def test_blocks_that_return_one_tensor_in_a_tuple_are_taken():
+    """As Hugging Face's blocks do, and attention without its weights."""
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention, self.head = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.head(self.attention(x, x, x, need_weights=self.training)[0][:, 0])
+
+    net, x = Block().eval(), torch.rand(3, 5, 8)
+    expected = net.attention(x, x, x, need_weights=False)[0]
+    np.testing.assert_allclose(embed(net, x, "attention", pooling="avg"), expected.detach().mean(1), rtol=1e-4,
+                               atol=1e-6)
+
+
+# --- outputs that are not finite -----------------------------------------------------------------------------------
+
+
+class Breaks(nn.Module):
+    """Divides by what is zero for some inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.flat, self.odd, self.head = nn.Flatten(), nn.Identity(), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.flat(x)
+        self.odd(1 / x[:, :2])
+        return self.head(x)
+
+
+def test_a_layer_with_infinite_output_is_named_with_its_first_image():
+    images = torch.rand(9, 4) + 0.5
+    assert embed(Breaks(), images, "odd").shape == (9, 2)
+    images[6, 1] = images[8, 0] = 0
+    with pytest.raises(ValueError, match=r"layer 'odd' holds NaN or infinity \(first for input 6\)"):
+        embed(Breaks(), images, ["flat", "odd"], batch_size=4)
+    assert embed(Breaks(), images, "flat", batch_size=4).shape == (9, 4)
+
+
+def test_a_network_with_broken_weights_is_named():
+    net = Breaks()
+    with torch.no_grad():
+        net.head.bias[1] = float("nan")
+    with pytest.raises(ValueError, match=r"network's own output holds NaN or infinity \(first for input 0\)"):
+        embed(net, torch.rand(3, 4) + 1, "flat")
+
+
+def test_large_outputs_whose_sum_overflows_are_finite():
+    net = nn.Sequential(OrderedDict(flat=nn.Flatten(), head=nn.Linear(4, 2)))
+    assert np.isfinite(embed(net, torch.full((3, 4), 2e38), "flat")).all()
+
+
+# --- several threads, several devices ------------------------------------------------------------------------------
+
+
+def test_threads_share_a_network(tiny_net, stripes):
+    """Hooks see the passes of all threads: eight of them, each with other images, find what one alone finds."""
+    tiny_net.train()
+    images = stripes[1].images
+    expected = [embed(tiny_net, images[i:i + 2], [1, "norm"]) for i in range(8)]
+
+    def ask(i):
+        return [embed(tiny_net, images[i:i + 2], [1, "norm"]) for _ in range(20)]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(ask, range(8)))
+    for answers, alone in zip(found, expected, strict=True):
+        for answer in answers:
+            for layer in alone:
+                np.testing.assert_allclose(answer[layer], alone[layer], rtol=1e-5, atol=1e-6)
+    assert tiny_net.training and tiny_net.norm.training
+    assert not any(module._forward_hooks for module in tiny_net.modules())
+
+
+def test_a_network_is_moved_once_per_call(tiny_net, stripes, monkeypatch):
+    """To another device a copy is moved, and a copy costs: one for each call, however often the network runs."""
+    copies = []
+    monkeypatch.setattr("ebe_utils.forward.device_of", lambda model: torch.device(
+        "cpu" if hasattr(model, "moved") else "cuda"))
+
+    def moved(model):
+        copies.append(copy.deepcopy(model))
+        copies[-1].moved = True
+        return copies[-1]
+
+    monkeypatch.setattr("ebe_utils.forward.copy", SimpleNamespace(deepcopy=moved))
+    for call in (lambda: embed(tiny_net, stripes[1].images, device="cpu", batch_size=4),
+                 lambda: predict_logits(tiny_net, stripes[1].images, batch_size=4, device="cpu"),
+                 lambda: layer_neighbors(tiny_net, *stripes, [1, 2], 3, device="cpu", batch_size=4, progress=False,
+                                         pixels=False, memory_budget=100)):
+        copies.clear()
+        call()
+        assert len(copies) == 1
