@@ -10,9 +10,9 @@ from .data import as_batch, as_image_set
 from .embeddings import iter_embeddings
 from .explanation import Explanation
 from .layers import layer_name
-from .search.brute_force import METRICS
 from .search.engines import check_k
 from .search.index import Index
+from .search.rows import METRICS
 from .votes import check_weights, is_nnk, nnk_weights, one_hot, vote_weights
 
 

@@ -33,7 +33,7 @@ class LayerNeighbors:
 
     names: {layer: module name}; indices int32 and distances float32: {layer: (n_test, K)}; train_labels (n_train,);
     test_labels and network (the network's own predictions), (n_test,); dimensions: {layer: d}; notes: what the
-    engine has to say of its search, {layer: {"seconds": of search, without the passes over the images, "compared":
+    engine has to say of its search, {layer: {"seconds": of search, without the passes over the images, "exact":
     share of all distances that were computed, ...}}, not saved.
     """
 
@@ -144,9 +144,10 @@ def layer_neighbors(model, train_set, test_set, layers="all", k=50, metric="cosi
                     progress=True):
     """Find the k nearest training images of every test image at every layer: one pass over each set, if memory allows.
 
-    layers: "all", or numbers and module names. pixels: also search the raw images, as layer 0. engine: see
-    `ebe_utils.search.engines`; on CUDA embeddings stay there and "auto" is "torch". memory_budget: GiB that the process
-    may take in all (default: what it has and half of what is free); `Plan` says what is made of it, and is printed.
+    layers: "all", or numbers and module names. pixels: also search the raw images, as layer 0. engine: a name or a
+    function that makes a `SearchEngine`, see `ebe_utils.search.engines`; on CUDA embeddings stay there and "auto" is
+    "torch". memory_budget: GiB that the process may take in all (default: what it has and half of what is free);
+    `Plan` says what is made of it, and is printed.
     shard: training images searched at a time (default: the plan's choice), rounded to whole batches.
     parts: pieces of the training set that joblib searches independently, on the backend that
     `joblib.parallel_config` names (processes, a Dask cluster); the neighbours are the same, and the memory
@@ -251,5 +252,5 @@ def _search(images, offset, model, test_images, k, metric, pooling, engine, batc
 
 def _together(notes):
     """The notes of several searches as one: the sum of seconds, shares on average, but the worst recall."""
-    how = {"seconds": sum, "looked": np.mean, "compared": np.mean, "recall": min}
+    how = {"seconds": sum, "candidates": np.mean, "exact": np.mean, "recall": min}
     return notes[0] | {key: float(how[key]([note[key] for note in notes])) for key in how if key in notes[0]}

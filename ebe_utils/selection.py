@@ -19,8 +19,8 @@ from .label_errors import leave_one_out
 from .layer_neighbors import LayerNeighbors, layer_neighbors
 from .layers import layer_names
 from .metrics import log_loss
-from .search.brute_force import METRICS
 from .search.engines import check_k
+from .search.rows import METRICS
 from .tables import KS
 from .votes import NNK, check_weights, is_nnk, nnk_weights, softmax_weights, vote_shares, vote_weights
 

@@ -7,7 +7,7 @@ from .. import checks
 from ..datasets import check_name
 from ..embeddings import POOLINGS
 from ..model import STEMS
-from ..search.brute_force import METRICS
+from ..search.rows import METRICS
 from ..training import OPTIMIZERS, SCHEDULES
 from ..votes import WEIGHTS
 
