@@ -28,7 +28,8 @@ from .memory import Plan, row_parts
 from .passes import PIXELS, search_layers, together
 from .progress import Progress, progress_bar
 from .search.brute_force import merge
-from .search.engines import check_engine, check_k
+from .search.engines import Engine, check_engine, check_k
+from .search.rows import Metric
 from .votes import Weights, one_hot, vote_shares, vote_weights
 
 __all__ = ["PIXELS", "LayerNeighbors", "layer_neighbors"]
@@ -41,7 +42,7 @@ class LayerNeighbors:
 
     names: {layer: module name}; indices int32 and distances float32: {layer: (n_test, K)}; train_labels (n_train,);
     test_labels and network (the network's own predictions), (n_test,); dimensions: {layer: d}; notes: what the
-    engine has to say of its search, {layer: {"seconds": of search, without the passes over the images, "compared":
+    engine has to say of its search, {layer: {"seconds": of search, without the passes over the images, "exact":
     share of all distances that were computed, ...}}, not saved; nnk: {layer: {k: (n_test, k)}}, the NNK weights that
     `with_nnk` adds for some k. n_outputs: of the network; n_classes: of the data set; None where they are not known.
     Two are equal if all of that but the notes is.
@@ -205,18 +206,18 @@ class LayerNeighbors:
 
 
 def layer_neighbors(model: nn.Module, train_set: Any, test_set: Any, layers: Layers = "all", k: int = 50,
-                    metric: str = "cosine", pooling: str = "none", pixels: bool = True, engine: str = "auto",
+                    metric: Metric = "cosine", pooling: str = "none", pixels: bool = True, engine: Engine = "auto",
                     memory_budget: float | None = None, shard: int | None = None, parts: int = 1,
                     batch_size: int = 256, device: str | torch.device = "auto", progress: Progress = True,
                     ) -> LayerNeighbors:
     """Find the k nearest training images of every test image at every layer: one pass over each set, if memory allows.
 
-    layers: "all", or numbers and module names. pixels: also search the raw images, as layer 0. engine: see
-    `ebe_utils.search.engines`; on CUDA embeddings stay there and "auto" is "torch". memory_budget: GiB that the process
-    may take in all (default: what it has and half of what is free, on the machine or within a container's limit);
-    `Plan` says what is made of it, and is logged (logger "ebe_utils", level INFO). shard: training images searched at a
-    time (default: the plan's choice), rounded to whole batches. batch_size: images per forward pass at most; the plan
-    takes fewer where they do not fit into memory.
+    layers: "all", or numbers and module names. pixels: also search the raw images, as layer 0. engine: a name or a
+    function that makes a `SearchEngine`, see `ebe_utils.search.engines`; on CUDA embeddings stay there and "auto" is
+    "torch". memory_budget: GiB that the process may take in all (default: what it has and half of what is free, on the
+    machine or within a container's limit); `Plan` says what is made of it, and is logged (logger "ebe_utils", level
+    INFO). shard: training images searched at a time (default: the plan's choice), rounded to whole batches. batch_size:
+    images per forward pass at most; the plan takes fewer where they do not fit into memory.
     parts: pieces of the training set that joblib searches independently, on the backend that
     `joblib.parallel_config` names (processes, a Dask cluster); the neighbours are the same, and the memory
     budget is that of each part. progress: whether to show a bar, or a function of (images done, images in all); of

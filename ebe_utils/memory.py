@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from .checks import integer, real
-from .search.engines import SMALL
+from .search.engines import SMALL, bytes_per_training_row
 
 _FIXED = 200 * 2**20  # bytes that a search needs whatever its size
 _INSIDE = 3  # an operation's scratch space and what the allocator keeps: measured peaks of twelve networks stay below
@@ -51,10 +51,9 @@ class Plan:
 
         def need(layer, rows, shard):
             d, rank = dimensions[layer], min(dimensions[layer], 384)
-            whole = {"sklearn": 16, "hnsw": 16}.get(engine, 0) * d * n_train
+            whole = bytes_per_training_row(engine, d) * n_train
             small = engine == "auto" and d * n_train * n_test <= SMALL
-            copies = {"auto": 4 * d + 8 * rank, "bounded": 4 * d + 8 * rank, "faiss": 8 * d}.get(engine, 28 * d)
-            copies = 28 * d if small else copies
+            copies = 4 * d + 8 * rank if engine in ("auto", "bounded") and not small else 28 * d
             return (rows + min(shard, n_train)) * copies + rows * k * 24 + whole
 
         shards = (4096, 2048, 1024, 512) if wanted is None else (integer("shard", wanted, 1),)

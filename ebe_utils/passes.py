@@ -87,5 +87,5 @@ def search_layers(images: torch.Tensor, offset: int, model: nn.Module, test_imag
 
 def together(notes: Any) -> dict:
     """The notes of several searches as one: the sum of seconds, shares on average, but the worst recall."""
-    how = {"seconds": sum, "looked": np.mean, "compared": np.mean, "recall": min}
+    how = {"seconds": sum, "candidates": np.mean, "exact": np.mean, "recall": min}
     return notes[0] | {key: float(how[key]([note[key] for note in notes])) for key in how if key in notes[0]}

@@ -76,7 +76,8 @@ def save_classifier(ebe: Any, folder: str | Path) -> Path:
 
 
 def _write(ebe, part):
-    arrays = {"labels": ebe.labels_} | {f"index.{name}": value for name, value in ebe._index.state().items()}
+    ready = {} if ebe._index.basis is None else ebe._index.state()  # a small index is made again as fast as it is read
+    arrays = {"labels": ebe.labels_} | {f"index.{name}": value for name, value in ready.items()}
     if ebe.network_proba_ is not None:
         arrays["network_proba"] = ebe.network_proba_
     if ebe.classes_.dtype.kind in "iub":
@@ -134,7 +135,7 @@ def load_classifier(kind: type, folder: str | Path, model: torch.nn.Module | Non
     ebe.train_ = _Stored(len(ebe.labels_), ebe.labels_, ebe.class_names_, shown, again)
     ebe._has_examples = about["has_examples"]
     state = {name.removeprefix("index."): value for name, value in arrays.items() if name.startswith("index.")}
-    ebe._index = Index.from_state(embeddings, state, ebe.metric_)
+    ebe._index = Index.from_state(embeddings, state, ebe.metric_) if state else Index(embeddings, ebe.metric_)
     if model is not None:
         ebe._watch = NetworkWatch(model, about["network"])
     return ebe

@@ -16,12 +16,12 @@ from .checks import integer, one_of, real
 from .data import as_image_set
 from .explainer import EBEClassifier
 from .label_errors import leave_one_out
-from .layer_neighbors import layer_neighbors
+from .layer_neighbors import LayerNeighbors, layer_neighbors
 from .layers import layer_names
 from .metrics import log_loss
 from .nnk import with_nnk
-from .search.brute_force import METRICS
 from .search.engines import check_k
+from .search.rows import METRICS
 from .statistics import proportion_error
 from .tables import KS
 from .votes import WEIGHTS, Weights, named_weights, vote_shares

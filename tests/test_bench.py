@@ -68,7 +68,7 @@ def test_layers_and_growth_are_tidy(saved):
     layers, growth = saved["layers"], saved["growth"]
     assert (layers.groupby("way")["layer"].apply(list).map(tuple) == (1, 14)).all()
     assert (layers.set_index("layer").loc[14, "dimension"] == 1024).all()
-    assert layers.loc[layers["way"] == "engine=bounded", "compared"].between(0, 1).all()
+    assert layers.loc[layers["way"] == "engine=bounded", "exact"].between(0, 1).all()
     assert growth.groupby("way")["training images"].apply(list).map(tuple).unique().tolist() == [(20, 40, 80, 160, 320)]
     assert set(growth["way"]) == {"forward", "limit", "engine=bounded"}
     assert saved["about"]["training images"] == 320

@@ -1,19 +1,19 @@
 """Bounded search: exact nearest neighbours on the CPU without most of the arithmetic.
 
 All distances between m queries and n training rows of d dimensions cost 2·m·n·d operations. The outputs of a layer lie
-close to a subspace of few dimensions, so most training rows can be ruled out there. For rows z with the common centre
-taken off, split by the r leading principal directions into a projection p and a rest, Cauchy and Schwarz give
+close to a subspace of few dimensions, so most training rows can be ruled out there. For rows z without their common
+centre, split by the R leading principal directions into a projection p and a rest, Cauchy and Schwarz give
 
     q·x  <=  p(q)·p(x) + |rest(q)|·|rest(x)|,
 
 hence a lower bound on |q - x|² = |q|² + |x|² - 2 q·x, and a training row whose bound is above the k-th best distance
-so far cannot be among the k nearest. The bound is one matrix product with r + 2 columns. A first product with fewer
-directions rules out most rows, the others are looked at with all r, and for what then remains the distance itself
-is computed, in float64. Rounding is part of the bound: every float32 result is widened by what it can be wrong. Where
-layers are not close to a subspace, r is d: all products in float32, then float64 for what they cannot rule out.
+so far cannot be among the k nearest. The coarse bound, with r of the R directions, is one matrix product with r + 2
+columns, and rules out most rows. The candidates that it leaves are looked at with the fine bound, which has all R, and
+for what then remains the exact distance is computed, in float64. Rounding is part of the bound: every float32 result is
+widened by its largest error. Where layers are not close to a subspace, R is 0: all products are taken in d dimensions
+and float32, and exact distances are computed for what they cannot rule out.
 
-A distance found here is the float64 sum over float32 values in a fixed order, rounded to float32: it depends on the
-two rows alone, not on shards, threads or the directions.
+Which directions are used changes the time, never the result: exact distances depend on the two rows alone (`kernels`).
 """
 
 from time import perf_counter
@@ -21,41 +21,44 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from .kernels import CHUNK, EPS, float32, in_threads, pair_distances, pair_dots, pick, squares, subtract_center, update
-from .projection import _SAMPLE, Basis
+from .kernels import CHUNK, EPS, in_threads, lengths, pair_squares, pick, subtract_center, update
+from .projection import SAMPLE, Basis, Bounds, Projection, spread
+from .rows import as_rows, check_lengths, same_dimension
 
 _WAITING = 2**19  # pairs that wait at most for their distance to be computed, but for one tile's
 _TILE = 128  # queries whose scores are held at a time
-_RANKS, _HEADS = (64, 128, 256, 384), (16, 32, 64, 128)  # numbers of directions that are tried
+_RANKS, _COARSE = (64, 128, 256, 384), (16, 32, 64, 128)  # numbers of directions that are tried
 _TINY = 5e9  # multiplications of a brute-force search below which directions do not pay
+_REFINED = 2**22  # values of the fine bound that are gathered at a time to begin the lists
+_FAR = 2.0**60  # length, in units of the basis, from which float32 scores may overflow
 
 
 class NearestLists:
     """The k nearest so far of m queries: distances (m, k) float32, ascending, and row numbers (m, k) int64."""
 
-    def __init__(self, m, k):
+    def __init__(self, m: int, k: int):
         self.distances = np.full((m, k), np.inf, np.float32)
         self.indices = np.full((m, k), np.iinfo(np.int64).max)
 
 
-class _Search:
+class _Block:
     """One block of training rows against all queries."""
 
-    def __init__(self, basis, queries, train, rank, lists, offset):
+    def __init__(self, basis: Basis, queries: Bounds, train: Bounds, lists: NearestLists, offset: int):
         self.basis, self.queries, self.train, self.lists, self.offset = basis, queries, train, lists, offset
         self.dense = basis.rank == 0
-        if not self.dense:
-            self.head, self.tail = queries.split(rank, True)
-            self.train_head, self.train_tail = train.split(rank, False)
-        else:
-            self.tail, self.train_tail = (np.empty((len(r.rows), 0), np.float32) for r in (queries, train))
         terms = basis.rank + 8 if not self.dense else CHUNK + 8 + queries.rows.shape[1] / CHUNK
-        self.slack, self.radius = 5 * terms * EPS, np.sqrt(train.norm.max())
+        self.slack = 5 * terms * EPS
+        self.far = max(train.radius, queries.radius) > _FAR  # nothing is ruled out
+        self.fine = (queries.fine, train.fine) if not self.far else (queries.fine[:, :0], train.fine[:, :0])
 
     def scores(self, part, out):
-        """Bounds from above on q·x - |x|²/2, (queries, train) float32, but for `slack`."""
+        """Coarse bounds from above on q·x - |x|²/2, (queries, train) float32, but for `slack`."""
+        if self.far:
+            out[:] = 0
+            return out
         if not self.dense:
-            return np.matmul(self.head[part], self.train_head, out=out)
+            return np.matmul(self.queries.coarse[part], self.train.coarse, out=out)
         a, b, d = self.queries, self.train, self.queries.rows.shape[1]
         out[:] = (-b.norm / 2).astype(np.float32)
         product, drop = np.empty_like(out), np.zeros(max(len(b.rows), len(out)))
@@ -63,152 +66,161 @@ class _Search:
             center = self.basis.center[c:c + CHUNK]
             query, train = (np.empty((n, len(center)), np.float32) for n in (len(out), len(b.rows)))
             subtract_center(a.rows[part, c:c + CHUNK], a.scale[part], center, query, drop)
-            subtract_center(b.rows[b.order, c:c + CHUNK], b.scale, center, train, drop)
+            subtract_center(b.rows[:, c:c + CHUNK], b.scale, center, train, drop)
             out += np.matmul(query, train.T, out=product)
         return out
 
     def limits(self, part):
         """Scores below these, (queries,) float32, belong to rows that cannot be among the nearest."""
-        worst, norm = self.lists.distances[part, -1].astype(float) * (1 + 4 * EPS), self.queries.norm[part]
+        norm, radius, cosine = self.queries.norm[part], self.train.radius, self.basis.metric == "cosine"
+        if self.far:
+            return np.full(len(norm), -np.inf, np.float32)
+        worst = self.lists.distances[part, -1].astype(float) * (1 + 4 * EPS) + 1e-44  # float32 rounds both ways
         length = np.sqrt(norm)
-        reach = np.sqrt(2 * worst) if self.basis.cosine else worst
-        reach = reach + (8 * EPS if self.basis.cosine else 4 * EPS * (length + self.radius))
-        limit = (norm - reach**2) / 2 - self.slack * (length * self.radius + self.radius**2)
-        if self.basis.cosine:  # the bound is about angles, which a zero vector has not
-            limit[self.queries.square[part] == 0] = -np.inf
+        reach = np.sqrt(2 * worst) if cosine else worst * self.basis.factor
+        reach = reach + (8 * EPS if cosine else 4 * EPS * (length + radius)) + 1e-36  # where float32 underflows
+        limit = (norm - reach**2) / 2 - self.slack * (length * radius + radius**2) - 1e-36
+        if cosine:  # the bound is about angles, which a zero vector has not
+            limit[self.queries.scale[part] == 0] = -np.inf
         return np.nextafter(limit.astype(np.float32), np.float32(-np.inf))
 
     def run(self, part, first=0, measure=True):
-        """Search for the queries in `part`; (pairs whose tail was looked at, pairs whose distance was computed).
+        """Search for the queries in `part`; (candidates of the coarse bound, pairs whose distance was computed).
 
         first: only so many rows with the best scores, to begin the lists with. measure: whether to compute distances.
         """
         n, tile = len(self.train.rows), _TILE if not self.dense else 4 * _TILE
         scores = np.empty((min(tile, part.stop - part.start), n), np.float32)
-        column = np.empty(_WAITING + len(scores) * n + 1, np.int32)
+        column = np.empty(_WAITING + len(scores) * (first or n) + 1, np.int32)
         start, since = np.zeros(part.stop - part.start + 1, np.int64), part.start
-        none = np.empty((max(n, len(scores)), 0), np.float32)
-        looked = exact = 0
+        candidates = exact = 0
         for t in range(part.start, part.stop, tile):
             now = slice(t, min(t + tile, part.stop))
-            found = self.scores(now, scores[:now.stop - t])
+            found, begin = self.scores(now, scores[:now.stop - t]), start[t - since:now.stop - since + 1]
             if first:
-                limit, tails = np.partition(found, n - first, axis=1)[:, n - first], (none, none)
+                best = self._best(found, now, first)
+                begin[1:] = begin[0] + first * np.arange(1, len(begin))
+                column[begin[0]:begin[-1]] = best.ravel()
+                candidates += best.size
             else:
-                limit, tails = self.limits(now), (self.tail[now], self.train_tail)
-            looked += pick(found, limit, *tails, start[t - since:now.stop - since + 1], column)
+                candidates += pick(found, self.limits(now), self.fine[0][now], self.fine[1], begin, column)
             if start[now.stop - since] > _WAITING or now.stop == part.stop:
                 exact += start[now.stop - since]
                 if measure:
                     self._measure(slice(since, now.stop), start[:now.stop - since + 1], column)
                 since, start[0] = now.stop, 0
-        return looked, exact
+        return candidates, exact
+
+    def _best(self, found, now, first):
+        """Columns (queries, first), ascending, of rows that look nearest; with the fine bound where that is little."""
+        n, fine = found.shape[1], self.fine[0][now]
+        some = min(n, max(first, min(4 * first, _REFINED // fine.size))) if fine.size else first
+        best = np.argpartition(found, n - some, axis=1)[:, n - some:]
+        if some > first:
+            score = np.take_along_axis(found, best, 1) + np.einsum("qj,qcj->qc", fine, self.fine[1][best])
+            best = np.take_along_axis(best, np.argpartition(score, some - first, axis=1)[:, some - first:], 1)
+        return np.sort(best, axis=1)
 
     def _measure(self, part, start, column):
-        dots, lists = np.empty(start[-1]), self.lists
-        pair_dots(self.queries.rows[part], self.train.rows, self.train.order, start, column, dots)
-        update(dots, start, column, self.train.order, self.queries.square[part], self.train.square,
-                self.basis.cosine, self.offset, lists.distances[part], lists.indices[part])
+        a, b, lists = self.queries, self.train, self.lists
+        squares = np.empty(start[-1])
+        pair_squares(a.rows[part], a.scale[part], b.rows, b.scale, b.order, start, column, squares)
+        update(squares, start, column, b.order, a.scale[part], b.scale, self.basis.metric == "cosine",
+               self.basis.factor, self.offset, lists.distances[part], lists.indices[part])
 
     def everywhere(self, **options):
         """Search for all queries, on all threads; the sums of what `run` returns."""
         return np.sum(in_threads(lambda part: self.run(part, **options), len(self.queries.rows)), axis=0)
 
 
-def search(basis, queries, train, head, lists, offset=0):
+def search(basis: Basis, queries: Bounds, train: Bounds, lists: NearestLists, offset: int = 0) -> np.ndarray:
     """Bring `lists` of the nearest up to date with one block of training rows, numbered from `offset`.
 
-    queries, train: `Rows` of the basis; head: directions in the first bound. Returns (pairs whose tail was looked
-    at, pairs whose distance was computed).
+    Returns (pairs that the coarse bound left, pairs whose distance was computed).
     """
-    k = lists.distances.shape[1]
-    if np.isinf(lists.distances[0, -1]) and k < len(train.rows):
-        # Rows that look nearest with all directions come first, so that there is something to beat.
-        _Search(basis, queries, train, basis.rank, lists, offset).everywhere(first=k)
-    return _Search(basis, queries, train, head, lists, offset).everywhere()
-
-
-def exact_distances(queries, train, at, metric):
-    """Distances (m, j) float32 of each query, (m, d), to the rows at[q] of `train`, (n, d), as the search has them."""
-    order = at.argsort(1)
-    column, start = np.take_along_axis(at, order, 1).astype(np.int32).ravel(), np.arange(len(at) + 1) * at.shape[1]
-    dots, far, found = np.empty(at.size), np.empty(at.size, np.float32), np.empty(at.shape, np.float32)
-    pair_dots(queries, train, np.arange(len(train)), start, column, dots)
-    pair_distances(dots, np.repeat(squares(queries), at.shape[1]), squares(train)[column], metric == "cosine", far)
-    np.put_along_axis(found, order, far.reshape(at.shape), 1)
-    return found
+    k, block = lists.distances.shape[1], _Block(basis, queries, train, lists, offset)
+    if np.isinf(lists.distances[:, -1]).any() and k < len(train.rows):
+        # Rows that look nearest come first, so that there is something to beat.
+        return block.everywhere(first=k) + block.everywhere()
+    return block.everywhere()
 
 
 class BoundedSearch:
-    """The k nearest training rows of fixed queries, kept up to date while training rows arrive in shards.
+    """Engine "bounded": the k nearest training rows of fixed queries, kept up to date while rows arrive in shards.
 
-    queries: (m, d) float32; n_train: how many training rows will come, if known, which decides what pays. `rank` and
-    `head` are the numbers of directions chosen at the first shard, by the cost measured on some queries; rank 0 is
-    brute force. `looked` and `exact` count pairs of a query and a training row, `pairs` all of them.
+    queries: (m, d); n_train: how many training rows will come, if known, which decides what pays. The numbers of
+    directions are chosen at the first shard, by the cost measured on some queries; none is brute force.
     """
 
-    def __init__(self, queries, k, metric="cosine", n_train=None):
-        self.rows, self.metric, self.n_train = float32(queries), metric, n_train
-        self.lists, self.seen, self.basis = NearestLists(len(self.rows), k), 0, None
-        self.looked = self.exact = self.pairs = 0
+    def __init__(self, queries, k: int, metric: str = "cosine", n_train: int | None = None):
+        self.rows, self.k, self.metric, self.n_train = as_rows(queries, "the queries"), k, metric, n_train
+        check_lengths(lengths(self.rows), metric, "the queries")
+        self.lists, self.seen, self.basis, self.coarse = NearestLists(len(self.rows), k), 0, None, 0
+        self.counts, self.pairs = np.zeros(2), 0
 
-    def add(self, rows):
-        """Take in the next training rows, (n, d)."""
-        rows = float32(rows)
-        train = self._choose(rows) if self.basis is None else self.basis.project(rows, train=True)
-        looked, exact = search(self.basis, self.queries, train, self.head, self.lists, self.seen)
-        self.looked, self.exact = self.looked + int(looked), self.exact + int(exact)
+    def add(self, rows) -> None:
+        """Take in the next training rows, (n, d). Raises ValueError for a row that is not finite."""
+        rows = as_rows(rows, "the training embeddings")
+        same_dimension(self.rows.shape[1], rows.shape[1])
+        train = self._choose(rows) if self.basis is None else self._project(rows)
+        train = train.bounds(self.basis, self.coarse, True)
+        self.counts += search(self.basis, self.queries, train, self.lists, self.seen)
         self.seen, self.pairs = self.seen + len(rows), self.pairs + len(rows) * len(self.rows)
 
-    def result(self):
-        """(distances float32, indices int64), each (m, k)."""
-        k = min(self.lists.distances.shape[1], self.seen)
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """(distances float32, indices int64), each (m, k), or with all rows where there are fewer than k."""
+        k = min(self.k, self.seen)
         return self.lists.distances[:, :k].copy(), self.lists.indices[:, :k].copy()
 
-    def notes(self):
-        """Directions chosen, and the share of all pairs whose distance was computed."""
-        return {"rank": self.basis.rank, "head": self.head, "looked": self.looked / self.pairs,
-                "compared": self.exact / self.pairs}
+    def notes(self) -> dict[str, float]:
+        """Directions of the fine and of the coarse bound; of all pairs, the share that was a candidate after the
+        coarse bound, and the share whose exact distance was computed."""
+        candidates, exact = self.counts / max(1, self.pairs)
+        return {"directions": self.basis.rank if self.basis else 0, "coarse": self.coarse,
+                "candidates": float(candidates), "exact": float(exact)}
 
-    def _choose(self, rows):
-        """Fix centre, directions and their number; the first shard's `Rows`."""
+    def _project(self, rows) -> Projection:
+        return self.basis.project(rows, "the training embeddings", self.seen)
+
+    def _choose(self, rows) -> Projection:
+        """Fix centre, directions and their number; the first shard's projection."""
         (n, d), m = rows.shape, len(self.rows)
         total = max(self.n_train or n, n)
-        self.head = 0
-        ranks = [r for r in _RANKS if r <= min(d / 4, n / 2, _SAMPLE // d)] if total * m * d > _TINY else []
-        self.basis = Basis(rows, self.metric, max(ranks, default=0))
+        ranks = [r for r in _RANKS if r <= min(d / 4, n / 2, SAMPLE // d)] if total * m * d > _TINY else []
+        # The queries, too, since the first shard may hold one class alone.
+        basis = Basis(rows, self.metric, max(ranks, default=0), self.rows)
+        ranks = [r for r in ranks if r <= basis.rank]
         began = perf_counter()
-        train = self.basis.project(rows, train=True)
+        self.basis = basis
+        train = self._project(rows)
         if ranks:
-            project = (perf_counter() - began) * torch.get_num_threads() * (total + m) / n / self.basis.rank
-            some = self.basis.project(self.rows[np.linspace(0, m - 1, min(m, 256)).astype(int)])
+            project = (perf_counter() - began) * torch.get_num_threads() * (total + m) / n / basis.rank
+            some = basis.project(self.rows[spread(m, 256)], "the queries")
             choose = lambda _: self._cheapest(some, train, ranks, project, total / n, m / len(some.rows))  # noqa: E731
-            [(self.basis, self.head)] = in_threads(choose, m, parts=1)
-            train = train.leading(self.basis)
-        self.queries = self.basis.project(self.rows)
+            [(self.basis, self.coarse)] = in_threads(choose, m, parts=1)
+        self.queries = self.basis.project(self.rows, "the queries").bounds(self.basis, self.coarse, False)
         return train
 
     def _cheapest(self, some, train, ranks, project, shards, share):
-        """(basis, head) with the lowest expected cost, in seconds on one thread, from a trial with `some` queries.
+        """(basis, directions of the coarse bound) with the lowest expected cost, from a trial with `some` queries.
 
         project: seconds to project everything, per direction; shards: how many will come; share: queries per trial's.
         """
-        k = self.lists.distances.shape[1]
-        if k >= len(train.rows):
+        if self.k >= len(train.rows):
             return self.basis, min(32, self.basis.rank)
-        lists = NearestLists(len(some.rows), k)
-        growth = 1 + np.log(shards)  # of n rows about k / n beat the k best before
+        lists, whole, coarse = NearestLists(len(some.rows), self.k), self.basis, min(32, self.basis.rank)
+        begin = _Block(whole, some.bounds(whole, coarse, False), train.bounds(whole, coarse, True), lists, 0)
         began = perf_counter()
-        dot = _Search(self.basis, some, train, self.basis.rank, lists, 0).run(slice(0, len(some.rows)), first=k)[1]
-        dot = (perf_counter() - began) / dot  # seconds per exact distance
-        costs, few = {}, self.basis.leading(0).project(some.rows[:64])
+        exact = begin.run(slice(0, len(some.rows)), first=self.k)[1]
+        dot = (perf_counter() - began) / exact  # seconds per exact distance
+        growth = 1 + np.log(shards)  # of n rows about k / n beat the k best before
+        costs, few = {}, whole.leading(0).project(some.rows[:64], "the queries")
         for rank in [0, *ranks]:
-            basis = self.basis.leading(rank)
-            here, there = few if rank == 0 else some.leading(basis), train.leading(basis)
-            for head in [r for r in _HEADS if r < rank] + [rank]:
-                search = _Search(basis, here, there, head, lists, 0)
+            basis, queries = whole.leading(rank), few if rank == 0 else some
+            for coarse in [r for r in _COARSE if r < rank] + [rank]:
+                block = _Block(basis, queries.bounds(basis, coarse, False), train.bounds(basis, coarse, True), lists, 0)
                 began = perf_counter()
-                pairs = search.run(slice(0, len(here.rows)), measure=False)[1]
+                pairs = block.run(slice(0, len(queries.rows)), measure=False)[1]
                 trial = (perf_counter() - began) * shards + pairs * dot * growth
-                costs[basis, head] = project * rank + trial * share * len(some.rows) / len(here.rows)
+                costs[basis, coarse] = project * rank + trial * share * len(some.rows) / len(queries.rows)
         return min(costs, key=costs.get)

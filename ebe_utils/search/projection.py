@@ -1,104 +1,155 @@
 """Rows in the leading principal directions of the training rows, with bounds on what the projection leaves out."""
 
 import copy
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from .kernels import CHUNK, EPS, in_threads, squares, subtract_center
+from .kernels import CHUNK, EPS, frozen, in_threads, lengths, row_squares, subtract_center, unit_scale
+from .rows import check_lengths
 
+SAMPLE = 2**23  # values that the directions are fitted to
 _CELLS = 64  # groups that training rows are sorted into
-_SAMPLE = 2**23  # values, of the first training rows, that the directions are fitted to
 
 
-class ProjectedRows:
-    """ProjectedRows as the search sees them: themselves, squared lengths, and projections with what bounds the rest.
+@dataclass
+class Bounds:
+    """Rows as the search sees them, and what bounds the products of queries with training rows.
 
-    rows: (n, d) float32. In the order `order`, which puts rows side by side that are near each other: square, their
-    squared lengths (n,); low, (n, rank) float32; norm, squared lengths after the centre was taken off (n,).
+    rows: (n, d) float32; scale: what they are multiplied with, (n,) float64; order: which row stands at each place of
+    `coarse` and `fine`, (n,) int32; norm: squared lengths after the centre was taken off, in that order, (n,) float64,
+    or for training rows with directions none at all; radius: the largest length. For r directions in the coarse bound
+    and R in all: coarse (n, r + 2), for training rows transposed; fine (n, R - r + 2), or no columns if r = R. With
+    them coarse·coarse bounds q·x - |x|²/2 from above, and coarse·coarse + fine·fine bounds it closer.
     """
 
-    def __init__(self, rows, order, square, scale, low, norm, loss):
-        self.rows, self.order, self.square, self.scale = rows, order, square, scale
-        self.low, self.norm, self.loss, self._split = low, norm, loss, {}
-        self.keep = False  # every split made, which costs memory, or the last one only
+    rows: np.ndarray
+    scale: np.ndarray
+    order: np.ndarray
+    norm: np.ndarray
+    radius: float
+    coarse: np.ndarray
+    fine: np.ndarray
 
-    def leading(self, basis):
-        """The same rows with the directions that `basis` has kept."""
-        low = np.ascontiguousarray(self.low[:, :basis.rank])
-        return ProjectedRows(self.rows, self.order, self.square, self.scale, low, self.norm, basis.loss)
+    def __post_init__(self) -> None:
+        for name in ("rows", "scale", "order", "fine"):
+            setattr(self, name, frozen(getattr(self, name)))
 
-    def sorted(self, landmarks):
-        """The same rows, those side by side that have the same nearest of some rows of projections."""
-        score = self.low @ landmarks.T - np.einsum("ij,ij->i", landmarks, landmarks) / 2
-        order = score.argmax(1).argsort(kind="stable")
-        sorted_rows = (v[order] for v in (self.square, self.scale, self.low, self.norm))
-        return ProjectedRows(self.rows, order, *sorted_rows, self.loss)
 
-    def __len__(self):
-        return len(self.rows)
+class Projection:
+    """Rows (n, d) and their coordinates `low` (n, rank) float32 in the directions of a basis.
 
-    def rest(self, rank):
+    scale: what rows are multiplied with; norm: squared lengths after that and without the centre, (n,) float64.
+    """
+
+    def __init__(self, rows: np.ndarray, scale: np.ndarray, low: np.ndarray, norm: np.ndarray):
+        self.rows, self.scale, self.low, self.norm = rows, scale, low, norm
+
+    def rest(self, rank: int, loss: float) -> np.ndarray:
         """Upper bound on the length of what the first `rank` directions leave, so wide that rounding is covered."""
         kept = np.einsum("ij,ij->i", self.low[:, :rank], self.low[:, :rank], dtype=np.float64)
-        return np.sqrt(np.maximum(self.norm - kept, 0) + 4.4 * self.loss * self.norm) * (1 + 4 * EPS)
+        return np.sqrt(np.maximum(self.norm - kept, 0) + 4.4 * loss * self.norm) * (1 + 4 * EPS)
 
-    def split(self, rank, query):
-        """(head, tail): head·head bounds q·x - |x|²/2 with `rank` directions, adding tail·tail with all of them.
+    @np.errstate(invalid="ignore", over="ignore")  # rows far beyond those of the basis, for which no bound is used
+    def bounds(self, basis: "Basis", coarse: int, train: bool) -> Bounds:
+        """`Bounds` with the directions that `basis` has, `coarse` of them in the coarse bound."""
+        n, rank, radius = len(self.rows), basis.rank, float(np.sqrt(self.norm.max()))
+        order = np.arange(n, dtype=np.int32)
+        if rank == 0:
+            nothing = np.empty((n, 0), np.float32)
+            return Bounds(self.rows, self.scale, order, self.norm, radius, nothing, nothing)
+        if train and coarse:  # side by side what has the same nearest landmark, hence is near each other
+            marks = basis.landmarks[:, :rank]
+            nearest = [(self.low[i:i + 4096, :rank] @ marks.T - np.einsum("ij,ij->i", marks, marks) / 2).argmax(1)
+                       for i in range(0, n, 4096)]
+            order = np.concatenate(nearest).argsort(kind="stable").astype(np.int32)
+        rest, left = self.rest(coarse, basis.loss)[order], self.rest(rank, basis.loss)[order]
+        first = np.empty((coarse + 2, n) if train else (n, coarse + 2), np.float32)
+        fine = np.empty((n, rank - coarse + 2 if rank > coarse else 0), np.float32)
+        by_row = first.T if train else first
+        by_row[:, coarse], by_row[:, -1] = rest, -self.norm[order] / 2 if train else 1
+        for i in range(0, n, 4096):  # a part at a time, for want of memory
+            part = slice(i, i + 4096)
+            low = self.low[order[part], :rank]
+            by_row[part, :coarse] = low[:, :coarse]
+            if fine.shape[1]:
+                fine[part, :-2] = low[:, coarse:]
+        if fine.shape[1]:
+            fine[:, -2], fine[:, -1] = left, rest if train else -rest
+        return Bounds(self.rows, self.scale, order, np.empty(0) if train else self.norm, radius, first, fine)
 
-        For training rows the head is transposed.
-        """
-        if (rank, query) not in self._split:
-            head, tail = self._make(rank, query)
-            if not self.keep:
-                self._split.clear()
-            self._split[rank, query] = head if query else np.ascontiguousarray(head.T), tail
-        return self._split[rank, query]
 
-    def _make(self, rank, query):
-        n, full = self.low.shape
-        head = np.empty((n, rank + 2), np.float32)
-        head[:, :rank], head[:, rank] = self.low[:, :rank], self.rest(rank)
-        head[:, -1] = 1 if query else -self.norm / 2
-        if rank == full:
-            return head, np.empty((n, 0), np.float32)
-        tail = np.empty((n, full - rank + 2), np.float32)
-        tail[:, :-2], tail[:, -2] = self.low[:, rank:], self.rest(full)
-        tail[:, -1] = -head[:, rank] if query else head[:, rank]
-        return head, tail
+def spread(n: int, count: int) -> np.ndarray:
+    """Positions of `count` of n rows, or all, evenly spread: rows that are sorted by class are all represented."""
+    return np.linspace(0, n - 1, min(n, count)).astype(int)
 
 
 class Basis:
-    """Centre and leading principal directions of training rows; rank 0 for none, which leaves the bound to d."""
+    """Centre and leading principal directions of rows; rank 0 for none, which leaves the bound to d.
 
-    def __init__(self, rows, metric, rank):
-        self.cosine, d = metric == "cosine", rows.shape[1]
-        rows = rows[:max(2, _SAMPLE // d)]
-        scaled = torch.from_numpy(rows) * torch.from_numpy(self.scale(squares(rows)))[:, None]
-        self.center = scaled.mean(0).numpy()
-        self.directions, self.landmarks, self.rank, self._oblique = None, None, min(rank, d, len(rows)), 0.0
-        if self.rank == 0:
-            return
-        scaled -= torch.from_numpy(self.center)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
-            found = torch.randn(d, min(self.rank + 32, *scaled.shape))
+    rows: (n, d) float32; rank: directions wanted, of which fewer are found in fewer rows; queries: further rows
+    to fit the directions to; sample: rows that are used at most, spread evenly. Directions that cannot be found, as
+    when all rows are equal, are none. factor: power of two that euclidean rows are multiplied with, so that float32
+    squares do not overflow.
+    """
+
+    def __init__(self, rows: np.ndarray, metric: str, rank: int, queries: np.ndarray | None = None,
+                 sample: int | None = None):
+        self.metric, d = metric, rows.shape[1]
+        most = max(2, min(SAMPLE // d, sample or SAMPLE))
+        if queries is None:
+            rows = rows[spread(len(rows), most)]
+        else:
+            part = queries[spread(len(queries), max(most // 2, most - len(rows)))]
+            rows = np.concatenate([rows[spread(len(rows), most - len(part))], part])
+        length = lengths(rows)
+        wrong = ~np.isfinite(length)  # refused when they are projected
+        rows[wrong], length[wrong] = 0, 0
+        self.factor = 1.0 if metric == "cosine" or not length.any() else 2.0 ** -np.frexp(length.max())[1]
+        scaled = np.empty(rows.shape, np.float32)
+        np.multiply(rows, self.scale(length)[:, None], out=scaled, casting="same_kind")
+        self.center = scaled.mean(0, dtype=np.float64).astype(np.float32)
+        self.directions, self.landmarks, self.rank, self.oblique = None, None, min(rank, d, len(rows)), 0.0
+        if self.rank:
+            scaled -= self.center
+            self._fit(torch.from_numpy(scaled))
+
+    def _fit(self, scaled: torch.Tensor) -> None:
         # Random projections and one power iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4), then the
         # leading eigenvectors within the space found.
+        d = scaled.shape[1]
+        found = torch.randn(d, min(self.rank + 32, *scaled.shape), generator=torch.Generator().manual_seed(0))
         found = torch.linalg.qr(scaled.T @ torch.linalg.qr(scaled @ found)[0])[0]
-        inside = scaled @ found
-        found = found @ torch.linalg.eigh(inside.T @ inside)[1].flip(1)[:, :self.rank]
+        inside = (scaled @ found).double()
+        product = inside.T @ inside
+        if not torch.isfinite(product).all() or product.trace() <= 0:
+            self.rank = 0
+            return
+        found = (found.double() @ torch.linalg.eigh(product)[1].flip(1)[:, :self.rank]).float()
         turned = found.double()
-        self._oblique = torch.linalg.matrix_norm(turned.T @ turned - torch.eye(self.rank).double()).item()
+        self.oblique = torch.linalg.matrix_norm(turned.T @ turned - torch.eye(self.rank).double()).item()
+        if not self.oblique < 1e-3:
+            self.rank, self.oblique = 0, 0.0
+            return
         self.directions = np.zeros((-(-d // CHUNK) * CHUNK, self.rank), np.float32)
         self.directions[:d] = found.numpy()
+        self.landmarks = (scaled[spread(len(scaled), _CELLS)] @ found).numpy()
+
+    @classmethod
+    def of(cls, metric: str, center: np.ndarray, directions: np.ndarray, oblique: float, factor: float) -> "Basis":
+        """A basis that was fitted before, for projections."""
+        basis = object.__new__(cls)
+        basis.metric, basis.center, basis.directions, basis.landmarks = metric, center, directions, None
+        basis.rank, basis.oblique, basis.factor = directions.shape[1], oblique, factor
+        return basis
 
     @property
-    def loss(self):
+    def loss(self) -> float:
         """Largest error of a projection relative to the row: of float32 sums of CHUNK terms, and of directions."""
-        return np.sqrt(self.rank) * (CHUNK + 8) * EPS + self._oblique
+        return np.sqrt(self.rank) * (CHUNK + 8) * EPS + self.oblique
 
-    def leading(self, rank):
+    def leading(self, rank: int) -> "Basis":
         """The same basis with its first `rank` directions only."""
         if rank == self.rank:
             return self
@@ -106,33 +157,33 @@ class Basis:
         found.rank, found.directions = rank, np.ascontiguousarray(self.directions[:, :rank]) if rank else None
         return found
 
-    def scale(self, square):
-        """What rows are multiplied with before the centre is taken off: 1 / length for cosine."""
-        if not self.cosine:
-            return np.ones(len(square), np.float32)
-        return np.where(square > 0, 1 / np.sqrt(np.where(square > 0, square, 1)), 0).astype(np.float32)
+    def scale(self, length: np.ndarray) -> np.ndarray:
+        """What rows are multiplied with before the centre is taken off."""
+        return unit_scale(length, self.metric) * self.factor
 
-    def project(self, rows, train=False):
-        """`ProjectedRows` of (n, d) float32; training rows are sorted by what is nearest of some of the first."""
-        square, norm, low = np.empty(len(rows)), np.zeros(len(rows)), np.empty((len(rows), self.rank), np.float32)
-        scale = np.empty(len(rows), np.float32)
+    def project(self, rows: np.ndarray, what: str = "the embeddings", first: int = 0) -> Projection:
+        """`Projection` of (n, d) float32. Raises ValueError, naming `what`, for a row that is not finite.
 
+        first: number of the first row.
+        """
+        n = len(rows)
+        length, norm, low = np.empty(n), np.zeros(n), np.empty((n, self.rank), np.float32)
+        scale = np.empty(n)
+
+        @np.errstate(invalid="ignore", over="ignore")
         def work(part):
-            square[part] = squares(rows[part])
-            scale[part] = self.scale(square[part])
             for i in range(part.start, part.stop, 1024):
-                self._project(rows, slice(i, min(i + 1024, part.stop)), scale, low, norm)
+                now = slice(i, min(i + 1024, part.stop))
+                row_squares(rows[now], length[now])
+                np.sqrt(length[now], out=length[now])
+                scale[now] = self.scale(length[now])
+                self._project(rows[now], frozen(scale[now]), low[now], norm[now])
 
-        in_threads(work, len(rows))
-        found = ProjectedRows(rows, np.arange(len(rows)), square, scale, low, norm, self.loss)
-        if not train or self.rank == 0:
-            return found
-        if self.landmarks is None:
-            self.landmarks = low[::-(-len(low) // _CELLS)].copy()
-        return found.sorted(self.landmarks[:, :self.rank])
+        in_threads(work, n)
+        check_lengths(length, self.metric, what, first)
+        return Projection(rows, scale, low, norm)
 
-    def _project(self, rows, part, scale, low, norm):
-        rows, scale, norm = rows[part], scale[part], norm[part]
+    def _project(self, rows, scale, low, norm):
         held, product = np.zeros((len(rows), CHUNK), np.float32), np.empty((len(rows), self.rank), np.float32)
         total = np.zeros((len(rows), self.rank))
         for c in range(0, rows.shape[1], CHUNK):
@@ -142,4 +193,4 @@ class Basis:
             if self.rank:
                 np.matmul(held, self.directions[c:c + CHUNK], out=product)
                 total += product
-        low[part] = total
+        low[:] = total

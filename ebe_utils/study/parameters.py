@@ -8,7 +8,7 @@ from .. import checks
 from ..datasets import LARGEST_SEED, LARGEST_SIDE, check_name
 from ..embeddings import POOLINGS
 from ..model import STEMS
-from ..search.brute_force import METRICS
+from ..search.rows import METRICS
 from ..training import OPTIMIZERS, SCHEDULES
 from ..votes import check_weights
 

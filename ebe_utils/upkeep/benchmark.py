@@ -28,10 +28,11 @@ from ..layer_neighbors import layer_neighbors
 from ..layers import conv_layers
 from ..memory import peak_memory
 from ..model import load_model, predict_logits, resnet18_for, save_model
-from ..search.bounded import exact_distances
+from ..search.kernels import exact_distances
 from ..study.provenance import processor, versions
 from ..tables import KS
 from ..training import train
+from .benchmark_engines import ENGINES
 from .benchmark_tables import ROWS, layer_table, table
 
 WAYS = ("limits", "sklearn", "faiss-flat", "captum", "engine=faiss", "engine=torch", "engine=bounded")
@@ -152,11 +153,12 @@ class _Bench:
         self.leave("captum", built + searched * times, (), rows, found)
 
     def engine(self, engine):
-        """One of ours."""
+        """One of ours, or another library's in its place."""
         n, m = len(self.train), len(self.test)
         much = n * m * sum(self.dimensions.values()) > _MUCH
         rows, times = self.queries(1000 if much and engine != "bounded" else m)
-        options = {"pixels": False, "progress": False, "memory_budget": self.options.memory, "engine": engine}
+        options = {"pixels": False, "progress": False, "memory_budget": self.options.memory,
+                   "engine": ENGINES.get(engine, engine)}
         few = np.arange(min(64, m, n))  # compiles the kernels, which happens once in an installation
         layer_neighbors(self.model, self.train.subset(few), self.test.subset(few), self.layers[-1:], 1, **options)
         start = time.perf_counter()

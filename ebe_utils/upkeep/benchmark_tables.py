@@ -7,7 +7,7 @@ ROWS = {"forward": "the bare forward pass", "limit": "and the products of brute 
         "paper": "the paper's procedure: for each layer a pass, for each k a scikit-learn classifier",
         "sklearn": "for each layer a pass and one scikit-learn search",
         "faiss-flat": "FAISS IndexFlatIP, all embeddings held", "captum": "Captum SimilarityInfluence",
-        "engine=faiss": "ours, engine faiss", "engine=torch": "ours, engine torch (float64)",
+        "engine=faiss": "ours, with FAISS for its search", "engine=torch": "ours, engine torch (float64)",
         "engine=bounded": "ours, bounded search"}
 
 

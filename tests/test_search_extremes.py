@@ -1,0 +1,189 @@
+"""Step 4 on rows that break a careless search: against sums in extended precision, engine against engine."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from ebe_utils.search import Index, kneighbors, searcher
+from ebe_utils.search.bounded import BoundedSearch, NearestLists, search
+from ebe_utils.search.brute_force import BruteForce
+from ebe_utils.search.projection import Basis
+
+METRICS = ("cosine", "euclidean")
+KINDS = ("normal", "rank 1", "constant", "copies", "one ulp apart", "with zeros", "sorted by class", "far out",
+         "integers", "one value")
+
+
+def drawn(kind, rng, n, d):
+    rows = rng.normal(size=(n, d))
+    if kind == "rank 1":
+        rows = rng.normal(size=(n, 1)) * rows[:1]
+    elif kind == "constant":
+        rows[:] = rows[0]
+    elif kind == "copies":
+        rows = rows[rng.integers(0, max(1, n // 5), n)]
+    elif kind == "one ulp apart":
+        rows = np.repeat(rows[:1], n, 0).astype(np.float32)
+        some = rng.random(rows.shape) < 0.3
+        rows[some] = np.nextafter(rows[some], np.float32(np.inf))
+    elif kind == "with zeros":
+        rows[rng.random(n) < 0.4] = 0
+    elif kind == "sorted by class":
+        rows += 30 * np.sort(rng.integers(0, 3, n))[:, None]
+    elif kind == "far out":
+        rows *= 10.0 ** rng.integers(-12, 12, (n, 1))
+    elif kind == "integers":
+        rows = rng.integers(-1, 2, (n, d))
+    elif kind == "one value":
+        rows = np.zeros((n, d))
+        rows[np.arange(n), rng.integers(0, d, n)] = rng.choice([-1.0, 1.0, 2.0], n)
+    return rows
+
+
+def in_extended_precision(train, queries, metric):
+    """All distances (m, n) in np.longdouble, from the definitions."""
+    train, queries = train.astype(np.longdouble), queries.astype(np.longdouble)
+    if metric == "cosine":
+        zero = (~train.any(1))[None] | (~queries.any(1))[:, None]
+        train, queries = (v / np.where(v.any(1), np.sqrt((v**2).sum(1)), 1)[:, None] for v in (train, queries))
+    far = ((queries[:, None] - train[None]) ** 2).sum(2)
+    return np.where(zero, np.longdouble(1), far / 2) if metric == "cosine" else np.sqrt(far)
+
+
+def engines(train, queries, k, metric, shard, rank):
+    """(distances, indices) of both engines in shards, of the bounds with any directions, and of the index."""
+    for engine in (BoundedSearch, BruteForce):
+        found = engine(torch.from_numpy(queries), k, metric)
+        for rows in torch.from_numpy(train).split(shard):
+            found.add(rows)
+        yield found.result()
+    basis = Basis(train[:shard], metric, rank, queries)
+    coarse = basis.rank // 2
+    lists, here = NearestLists(len(queries), k), basis.project(queries).bounds(basis, coarse, False)
+    for start in range(0, len(train), shard):
+        search(basis, here, basis.project(train[start:start + shard]).bounds(basis, coarse, True), lists, start)
+    found = min(k, len(train))
+    yield lists.distances[:, :found], lists.indices[:, :found]
+    yield Index(train, metric).kneighbors(queries, found)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.sampled_from(KINDS), st.sampled_from(METRICS), st.integers(0, 2**32 - 1), st.integers(1, 90),
+       st.sampled_from([1, 2, 7, 40, 300]), st.integers(1, 12), st.integers(-43, 37), st.sampled_from([1, 13, 90]),
+       st.sampled_from([0, 1, 8, 40]))
+@example("normal", "cosine", 0, 30, 40, 5, -40, 13, 8)  # lengths below 3e-39
+@example("normal", "euclidean", 0, 30, 300, 5, 20, 13, 8)  # squares above float32
+@example("constant", "euclidean", 0, 90, 40, 12, 0, 13, 8)
+@example("one ulp apart", "cosine", 1, 90, 40, 12, 0, 13, 8)
+@example("normal", "cosine", 0, 3, 7, 12, 0, 1, 0)  # fewer rows than k
+def test_every_engine_agrees_with_extended_precision(kind, metric, seed, n, d, k, exponent, shard, rank):
+    rng = np.random.default_rng(seed)
+    with np.errstate(over="ignore", under="ignore"):
+        both = np.float32(drawn(kind, rng, n + 5, d) * 10.0**exponent)
+    both = np.clip(both, -1e37 / np.sqrt(d), 1e37 / np.sqrt(d))
+    train, queries = both[5:], np.concatenate([both[:5], both[5:7]])
+    exact, first = in_extended_precision(train, queries, metric), None
+    for distances, indices in engines(train, queries, k, metric, shard, rank):
+        assert indices.shape == distances.shape == (len(queries), min(k, n))
+        assert (indices >= 0).all() and (indices < n).all() and np.isfinite(distances).all()
+        expected = np.sort(exact, 1)[:, :min(k, n)].astype(np.float32)
+        np.testing.assert_allclose(distances, expected, rtol=1.3e-7, atol=1e-26 if metric == "cosine" else 3e-45)
+        mine = np.take_along_axis(exact, indices, 1)
+        np.testing.assert_allclose(mine.astype(float), distances, rtol=1.3e-7,
+                                   atol=1e-26 if metric == "cosine" else 3e-45)
+        assert all(len(set(row)) == len(row) for row in indices.tolist())
+        for near, at in zip(distances, indices, strict=True):
+            assert (np.diff(near) >= 0).all() and (np.diff(at)[np.diff(near) == 0] > 0).all()
+        first = first or (distances, indices)
+        np.testing.assert_array_equal(distances, first[0])
+        np.testing.assert_array_equal(indices, first[1])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("huge", [False, True])
+def test_a_later_shard_of_another_scale(metric, huge):
+    """The scale of the first shard may neither overflow nor drown what comes after it."""
+    rng, scale = np.random.default_rng(0), 1e30 if huge else 1e-30
+    train = rng.normal(size=(80, 40)).astype(np.float32)
+    train[40:] *= scale
+    queries = np.concatenate([train[:3], train[40:43]]) * np.float32(1.5)
+    results = []
+    for rank in (0, 16):
+        basis, lists = Basis(train[:40], metric, rank, queries[:3]), NearestLists(6, 20)
+        here = basis.project(queries).bounds(basis, rank // 2, False)
+        for start in (0, 40):
+            search(basis, here, basis.project(train[start:start + 40]).bounds(basis, rank // 2, True), lists, start)
+        results.append(lists.indices)
+    exact = in_extended_precision(train, queries, metric)
+    expected = np.lexsort((np.broadcast_to(np.arange(80), exact.shape), exact.astype(np.float32)), axis=1)[:, :20]
+    for indices in results:
+        np.testing.assert_array_equal(indices, expected)
+
+
+def test_a_row_of_tiny_length_does_not_spoil_the_others():
+    rng = np.random.default_rng(0)
+    train, queries = (rng.normal(size=(n, 200)).astype(np.float32) for n in (2000, 5))
+    expected = kneighbors(train, queries, 3)[1]
+    train = np.concatenate([train, np.full((1, 200), 1e-41, np.float32)])
+    distances, indices = Index(train).kneighbors(queries, 3)
+    np.testing.assert_array_equal(indices, expected)
+    assert Index(train).kneighbors(train[-1:] * 3, 1)[1].tolist() == [[2000]]
+
+
+@pytest.mark.parametrize("sorted_rows", [np.arange(6000), None])
+def test_rows_sorted_by_class_cost_what_shuffled_rows_cost(sorted_rows):
+    """The directions are of all rows, not of the first ones: exact distances computed, which time does not blur."""
+    rng = np.random.default_rng(0)
+    labels = np.sort(rng.integers(0, 10, 6000))
+    spaces = rng.normal(size=(10, 12, 500))  # each class fills directions of its own
+    rows = np.einsum("nr,nrd->nd", rng.normal(size=(6000, 12)), spaces[labels]).astype(np.float32)
+    rows += 0.3 * rng.normal(size=rows.shape).astype(np.float32)
+    queries = rows[rng.permutation(6000)[:50]] + 0.3 * rng.normal(size=(50, 500)).astype(np.float32)
+
+    def count(order):
+        index = Index(rows[order])
+        here = index.basis.project(queries).bounds(index.basis, index._coarse, False)
+        return search(index.basis, here, index.bounds, NearestLists(50, 10))[1]
+
+    shuffled = rng.permutation(6000)
+    assert count(np.arange(6000) if sorted_rows is not None else np.arange(6000)[::-1]) <= 1.3 * count(shuffled)
+    assert count(shuffled) < 0.2 * 50 * 6000
+
+
+BAD = {"NaN": np.nan, "infinity": np.inf, "minus infinity": -np.inf}
+
+
+@pytest.mark.parametrize("value", BAD.values(), ids=BAD)
+@pytest.mark.parametrize("engine", ["auto", "bounded", "torch", lambda *given: BruteForce(*given)])
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_value_that_is_not_finite_is_refused_wherever_it_enters(value, engine, metric):
+    rows, queries = torch.randn(60, 30), torch.randn(5, 30)
+    bad = queries.clone()
+    bad[[3, 4], 7] = value
+    with pytest.raises(ValueError, match="the queries contain NaN or infinite values.*first at position 3"):
+        found = searcher(bad, 2, metric, engine)
+        found.add(rows)
+    found = searcher(queries, 2, metric, engine)
+    found.add(rows[:40])
+    bad = rows[40:].clone()
+    bad[[5, 9], 2] = value
+    with pytest.raises(ValueError, match="the training embeddings contain NaN or infinite.*first at position 45"):
+        found.add(bad)
+    indices = found.result()[1]
+    assert (indices >= 0).all() and (indices < 40).all()
+    bad = torch.cat([rows[:40], bad])
+    for call in (lambda: Index(bad, metric), lambda: kneighbors(bad, queries, 2, metric)):
+        with pytest.raises(ValueError, match="the training embeddings contain NaN.*first at position 45"):
+            call()
+    with pytest.raises(ValueError, match="the queries contain NaN"):
+        Index(rows, metric).kneighbors(bad, 2)
+
+
+def test_a_value_beyond_float32_is_refused():
+    with pytest.raises(ValueError, match="beyond float32 .first at position 1.; replace or remove"):
+        Index([[1.0, 2.0], [1e300, 0.0]])
+    with pytest.raises(ValueError, match="longer than 1.7e.38.*first at position 1.*scale all embeddings down"):
+        Index(np.array([[1, 2], [3e38, 0]], np.float32), "euclidean")
+    assert Index(np.array([[1, 2], [3e38, 0]], np.float32)).kneighbors([[1, 0.1]], 1)[1].tolist() == [[1]]
