@@ -17,6 +17,7 @@ Many comparisons: the minimum of many differences is biased downwards, so alpha 
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,8 @@ from numpy.typing import ArrayLike
 from scipy.stats import binomtest, bootstrap, norm
 
 from .checks import integer, one_of
+
+Share = TypeVar("Share", float, np.ndarray, pd.Series)
 
 
 def paired_differences(together: pd.DataFrame, pairs: Iterable[tuple[str, str]], alpha: float = 0.05) -> pd.DataFrame:
@@ -73,12 +76,13 @@ def compare_with(right: Mapping[str, np.ndarray], against: str, alpha: float = 0
     return found.drop(columns=["only_a", "only_b"])
 
 
-def proportion_error(share: ArrayLike, n: int) -> ArrayLike:
-    """Standard error of a share of n images, with two successes and two failures added (Agresti and Coull 1998).
+def proportion_error(share: Share, n: int) -> Share:
+    """Standard error of a share of n images, or of each of an array or Series of shares.
 
-    Unlike √(p (1 - p) / n) it is not 0 for a share of 0 or 1, which no number of images makes certain.
+    With two successes and two failures added (Agresti and Coull 1998): unlike √(p (1 - p) / n) it is not 0 for a share of 0 or 1,
+    which no number of images makes certain.
     """
-    adjusted = (n * np.asarray(share, float) + 2) / (n + 4)
+    adjusted = (n * share + 2) / (n + 4)
     return np.sqrt(adjusted * (1 - adjusted) / (n + 4))
 
 

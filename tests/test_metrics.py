@@ -3,6 +3,7 @@
 from collections import OrderedDict
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import skew, spearmanr
@@ -105,6 +106,8 @@ class TestInterval:
         assert proportion_error(0.5, 96) == pytest.approx(0.05)
         assert proportion_error(1, 20) == pytest.approx(np.sqrt(22 * 2 / 24**3))
         assert proportion_error(np.array([0, 1]), 20) == pytest.approx([proportion_error(1, 20)] * 2)
+        found = proportion_error(pd.Series({"a": 0.5, "b": 1.0}), 96)
+        assert found.to_dict() == pytest.approx({"a": 0.05, "b": proportion_error(1, 96)})
 
     def test_percentiles(self):
         assert percentile_interval(np.arange(101), alpha=0.1) == pytest.approx((5, 95))
