@@ -11,12 +11,12 @@ import pytest
 
 from ebe_utils.layer_neighbors import LayerNeighbors
 from ebe_utils.study.claims import judge_claims
-from ebe_utils.upkeep.__main__ import main
 from ebe_utils.study.figures import accuracy_figure
 from ebe_utils.study.results import choices_table, evaluation_table, groups, results_table, seeds_table, verdicts_table
 from ebe_utils.study.run import Run
 from ebe_utils.study.step import RunError
 from ebe_utils.tables import save_tables
+from ebe_utils.upkeep.__main__ import main
 from ebe_utils.upkeep.committed import keep_results, markdown, update_readme
 from ebe_utils.upkeep.publishing import CHECKOUT
 

@@ -39,8 +39,8 @@ def draw_image(axes, image, title="", color=None, xlabel=""):
     """One (C, H, W) image without ticks, its frame in `color`."""
     _imshow(axes, image)
     axes.set(xticks=[], yticks=[])
-    axes.set_title(title, fontsize=10)
-    axes.set_xlabel(xlabel, fontsize=9)
+    axes.set_title(title, fontsize=10, parse_math=False)
+    axes.set_xlabel(xlabel, fontsize=9, parse_math=False)
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set(visible=True, linewidth=2.5 if color is not None else 0.8, color=color or "0.5")
@@ -50,6 +50,11 @@ def _imshow(axes, image, **how):
     pixels = scale(image).float().numpy()
     axes.imshow(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0), vmin=0, vmax=1, interpolation="nearest",
                 **how)
+
+
+def plain(name: str) -> str:
+    """The name of a class as matplotlib draws it letter by letter: a pair of dollars would be a formula."""
+    return name.replace("$", r"\$")
 
 
 def image_grid(images, titles, columns=10):
@@ -102,11 +107,11 @@ def structure_figure(explanation, n_layers=20, shown=3):
         y = 2.62 - 0.82 * rank
         inset = axes.inset_axes([7.68, y, 0.7, 0.7], transform=axes.transData)
         draw_image(inset, explanation.examples[rank])
-        axes.text(8.45, y + 0.35, f"{label}\nweight {weight:.2g}", va="center", fontsize=9)
+        axes.text(8.45, y + 0.35, f"{label}\nweight {weight:.2g}", va="center", fontsize=9, parse_math=False)
         rows.append({"rank": rank + 1, "class": label, "weight": weight})
     axes.text(8.03, 2.62 - 0.82 * min(shown, len(explanation.indices)) + 0.6, "⋮", ha="center", fontsize=14)
     axes.text(8.5, 0.42, f"mode of the labels: {explanation.classes[explanation.prediction]}", ha="center",
-              fontsize=10, weight="bold")
+              fontsize=10, weight="bold", parse_math=False)
     axes.text(8.5, 3.42, "example attribution", ha="center", fontsize=10)
     return figure, pd.DataFrame(rows)
 
@@ -161,7 +166,7 @@ def layers_figure(neighbors, test_set, train_set, position, layers=STRIP_LAYERS,
         axes.add_patch(Rectangle((x, y), 0.92, 0.92, fill=False, edgecolor=color, linewidth=linewidth))
 
     place(test_set.images[position], 0.05, 0, "0.5", 0.8)
-    axes.text(0.51, -0.05, f"test image\n{classes[truth]}", ha="center", va="bottom", fontsize=10)
+    axes.text(0.51, -0.05, f"test image\n{classes[truth]}", ha="center", va="bottom", fontsize=10, parse_math=False)
     for row, layer in enumerate(layers):
         axes.text(1.75, row + 0.46, f"layer {layer}", ha="right", va="center", fontsize=10)
         for rank in range(k):

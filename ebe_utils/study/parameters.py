@@ -5,7 +5,7 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any, Self
 
 from .. import checks
-from ..datasets import LARGEST_SIDE, LARGEST_SEED, check_name
+from ..datasets import LARGEST_SEED, LARGEST_SIDE, check_name
 from ..embeddings import POOLINGS
 from ..model import STEMS
 from ..search.brute_force import METRICS
@@ -44,9 +44,9 @@ class Parameters:
     device: str = parameter("auto", "auto, cpu, cuda, ...")
     layer: int | str = parameter(14, "the layer explained: the paper's number or a module name")
     k: int = parameter(10, "examples per explanation")
-    k_max: int = parameter(50, "largest k of the sweep")
+    k_max: int = parameter(50, "largest number of examples of the sweep")
     metric: str = parameter("cosine", "cosine, euclidean or manhattan")
-    weights: str = parameter("uniform", "uniform or distance")
+    weights: str = parameter("uniform", "uniform (1/k, the paper's) or distance")
     pooling: str = parameter("none", "none (embeddings flattened) or avg (averaged over positions)")
     run: str = parameter("", "name of the run folder; empty derives one from the parameters")
 

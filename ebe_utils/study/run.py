@@ -77,7 +77,8 @@ class Run:
              device: str | None = None) -> Self:
         """The run of that name, or of that data set, profile and seed; RunError if it was never started.
 
-        device: the one that steps are done on, in place of the one that the run was started with. Where there is no such run, but its results are committed, those are opened.
+        device: the one that steps are done on, in place of the one that the run was started with. Where there is no
+        such run, but its results are committed, those are opened.
         """
         found = cls(Parameters.of(run=run, dataset=dataset, profile=profile, seed=seed))
         if not found.path.exists() and (reference_root() / found.name).is_dir():

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..study.cli import read, reported
@@ -13,10 +14,10 @@ from .committed import REFERENCE, keep_results, update_readme
 from .publishing import publish
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     """The parser of the three commands."""
     main = argparse.ArgumentParser(prog="python -m ebe_utils.upkeep", allow_abbrev=False,
-                                   description=__doc__.splitlines()[0])
+                                   description=str(__doc__).splitlines()[0])
     commands = main.add_subparsers(dest="command", required=True)
     commands.add_parser("publish", help="run the notebooks with the defaults and commit-ready outputs",
                         allow_abbrev=False)
@@ -29,7 +30,7 @@ def parser():
     return main
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 (something failed) or 2 (something was asked for wrongly)."""
     options, wrong = read(argv, parser())
     if wrong:
@@ -38,14 +39,14 @@ def main(argv=None):
     return reported(lambda: _publish() if options.command == "publish" else _keep(options))
 
 
-def _publish():
+def _publish() -> None:
     publish(run_notebooks(Parameters(), ["all"]))
     update_readme()
 
 
-def _keep(options):
+def _keep(options: argparse.Namespace) -> None:
     known = Run.kept(REFERENCE)
-    for name in options.names or known:
+    for name in " ".join(options.names).split() or known:  # RUNS="a b" comes as one word
         if options.command == "reference":
             if name not in known:
                 raise ValueError(f"there is no run {name!r} in {REFERENCE}; there are {', '.join(known) or 'none'}.")
