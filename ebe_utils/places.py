@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numba
+from numba.core import config
 
 
 def checkout() -> Path | None:
@@ -43,10 +43,11 @@ def cached_compilation(compile: Callable[[Callable], Callable]) -> Callable[[Cal
         try:
             return compile(function)
         except RuntimeError:  # "cannot cache function: no locator available"
-            if numba.config.CACHE_DIR:
+            if config.CACHE_DIR:  # type: ignore[attr-defined]
                 raise
-            numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="ebe-numba-")
-            atexit.register(shutil.rmtree, numba.config.CACHE_DIR, ignore_errors=True)
+            folder = tempfile.mkdtemp(prefix="ebe-numba-")
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            config.CACHE_DIR = folder  # type: ignore[attr-defined]
             return compile(function)
 
     return compiled

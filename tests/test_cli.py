@@ -12,8 +12,8 @@ from ebe_utils.study.notebooks import chosen_notebooks, run_notebooks
 from ebe_utils.study.parameters import Parameters
 from ebe_utils.upkeep.publishing import CHECKOUT
 
-NASTY = ["x;id", "a&b", "a b", "a  b", "it's", '"', "$(id)", "`id`", "$HOME", "a\\b", "a\\ b", "|", ">x", "*", "~", "#x",
-         "$$", "!!", "a=b", "(x)", "{a,b}", "", "'$(touch hit)'"]
+NASTY = ["x;id", "a&b", "a b", "a  b", "it's", '"', "$(id)", "`id`", "$HOME", "a\\b", "a\\ b", "|", ">x", "*", "~",
+         "#x", "$$", "!!", "a=b", "(x)", "{a,b}", "", "'$(touch hit)'"]
 
 
 @pytest.fixture

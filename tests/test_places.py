@@ -17,8 +17,8 @@ def test_compiled_loops_where_nothing_but_a_temporary_folder_can_be_written(tmp_
     (package / "search" / "__pycache__").touch()
     (tmp_path / "home").touch()
     (tmp_path / "temporary").mkdir()
-    places = {"PYTHONPATH": str(tmp_path / "code"), "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "temporary"),
-              "XDG_CACHE_HOME": str(tmp_path / "home"), "PYTHONDONTWRITEBYTECODE": "1"}
+    places = {"PYTHONPATH": str(tmp_path / "code"), "HOME": str(tmp_path / "home"), "PYTHONDONTWRITEBYTECODE": "1",
+              "XDG_CACHE_HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "temporary")}
     code = ("import numpy as np, os, tempfile, ebe_utils\n"
             "from ebe_utils.search.kernels import squares\n"
             "print(ebe_utils.__file__, squares(np.eye(3, dtype=np.float32)), len(os.listdir(tempfile.gettempdir())))\n")

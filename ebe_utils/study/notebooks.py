@@ -34,10 +34,10 @@ def chosen_notebooks(only: str | Iterable[str]) -> list[Path]:
     words, paths = only.split() if isinstance(only, str) else list(only), notebook_paths()
     if "all" in words:
         return paths
-    numbers = [word for word in words if len(word) >= 2]  # "0" would be ten notebooks
-    if wrong := [w for w in words if w not in numbers or not any(p.name.startswith(w) for p in paths)] or not words:
-        named = ", ".join(wrong) if words else "nothing"
-        raise ValueError(f"no notebook begins with {named}; there are all, {', '.join(p.stem for p in paths)}.")
+    wrong = [w for w in words if len(w) < 2 or not any(p.name.startswith(w) for p in paths)]  # "0" would be ten
+    if wrong or not words:
+        raise ValueError(f"no notebook begins with {', '.join(wrong) or 'nothing'}; there are all, "
+                         f"{', '.join(p.stem for p in paths)}.")
     return [p for p in paths if p.name.startswith(tuple(words))]
 
 
