@@ -16,6 +16,7 @@ import ebe_utils
 from ebe_utils.study.cli import EXTRA
 from ebe_utils.study.notebooks import notebook_paths
 from ebe_utils.study.parameters import Parameters
+from ebe_utils.upkeep.drawing import DRAWING, draw
 from ebe_utils.upkeep.publishing import CHECKOUT
 
 CONDA = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}
@@ -70,7 +71,8 @@ def test_the_readme_shows_the_committed_benchmark():
 PYPROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
 MODULES = sorted((CHECKOUT / "ebe_utils").rglob("*.py"))
 NAMES = {"PIL": "pillow", "sklearn": "scikit-learn", "faiss": "faiss-cpu", "jinja2": "nbconvert",
-         "nbformat": "nbconvert", "IPython": "ipywidgets", "dask": "distributed"}  # of imports, or who brings them along
+         "nbformat": "nbconvert", "IPython": "ipywidgets",
+         "dask": "distributed"}  # packages of modules, or what brings them along
 
 
 def packages(lines):
@@ -231,3 +233,16 @@ def test_links_of_the_pages_lead_somewhere(page):
             heads = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
             anchors = {re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads}
             assert anchor in anchors, anchor
+
+
+def test_the_architecture_is_drawn_as_the_import_contract_says(tmp_path):
+    def texts(path):
+        return re.findall(r"<text[^>]*>([^<]*)</text>", path.read_text(encoding="utf-8"))
+
+    draw(tmp_path / "drawn.svg")
+    assert texts(DRAWING) == texts(tmp_path / "drawn.svg"), "draw it anew: python -m ebe_utils.upkeep draw"
+    shown = {word for text in texts(DRAWING) for word in text.split()}
+    for path in MODULES:
+        name = path.relative_to(CHECKOUT / "ebe_utils").with_suffix("").parts
+        name = name[1] if name[0] == "study" else name[0]
+        assert name in shown or name.startswith("__"), path

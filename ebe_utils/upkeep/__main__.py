@@ -1,4 +1,4 @@
-"""Upkeep of the checkout: `python -m ebe_utils.upkeep publish`, `keep RUN`, `reference [RUN ...]`."""
+"""Upkeep of the checkout: `python -m ebe_utils.upkeep publish`, `keep RUN`, `reference [RUN ...]`, `draw`."""
 
 import argparse
 import sys
@@ -11,16 +11,18 @@ from ..study.parameters import Parameters
 from ..study.run import Run
 from ..study.step import notebook_of
 from .committed import REFERENCE, keep_results, update_readme
+from .drawing import draw
 from .publishing import publish
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the three commands."""
+    """The parser of the commands."""
     main = argparse.ArgumentParser(prog="python -m ebe_utils.upkeep", allow_abbrev=False,
                                    description=str(__doc__).splitlines()[0])
     commands = main.add_subparsers(dest="command", required=True)
     commands.add_parser("publish", help="run the notebooks with the defaults and commit-ready outputs",
                         allow_abbrev=False)
+    commands.add_parser("draw", help="draw docs/architecture.svg anew", allow_abbrev=False)
     keep = commands.add_parser("keep", help="copy the tables of finished runs to data/reference and to the README",
                                allow_abbrev=False)
     keep.add_argument("names", nargs="+", metavar="RUN", help="name of a run's folder")
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if wrong:
         print(wrong, file=sys.stderr)
         return 2
-    return reported(lambda: _publish() if options.command == "publish" else _keep(options))
+    return reported({"publish": _publish, "draw": draw}.get(options.command, lambda: _keep(options)))
 
 
 def _publish() -> None:

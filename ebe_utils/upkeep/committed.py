@@ -1,8 +1,8 @@
 """Results that are committed: tables of finished runs in data/reference/, their figures, and what the README says."""
 
 import json
+import re
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -20,7 +20,7 @@ REFERENCE = CHECKOUT / "data" / "reference"
 ALSO = {"evaluation": ["summary.csv"], "choosing": ["choices.csv", "optimism.csv", "ways.csv"]}
 
 
-def keep_results(run: Run, root: Path = REFERENCE, figures: Path = CHECKOUT / "figures") -> Path:
+def keep_results(run, root=REFERENCE, figures=CHECKOUT / "figures"):
     """Copy what is small of a run to `root`/name: parameters, and of each step the tables and the manifest.
 
     Needed are the steps of notebooks 01, 04, 05 and 07; those of 08 and 09 are kept where they are done. The manifest
@@ -61,15 +61,14 @@ def keep_results(run: Run, root: Path = REFERENCE, figures: Path = CHECKOUT / "f
     return target
 
 
-def _reported(runs: Iterable[Run], step: str, name: str,
-              figures: Path = CHECKOUT / "figures") -> dict[str, pd.DataFrame]:
+def _reported(runs, step, name, figures=CHECKOUT / "figures"):
     """{name: table} of one step: the default run's as it is published, and of the kept runs that have been there."""
     found = {"digits-quick-seed0": figures / step / name}
     found |= {run.name: run.file(step, name) for run in runs if (run.path / step).exists()}
     return {run: pd.read_csv(file) for run, file in found.items()}
 
 
-def update_readme(path: Path = CHECKOUT / "README.md", root: Path = REFERENCE) -> None:
+def update_readme(path=CHECKOUT / "README.md", root=REFERENCE):
     """Write the tables of the committed runs into the README, between the comments that name them."""
     runs = Run.kept(root).values()
     text = path.read_text(encoding="utf-8")
@@ -78,14 +77,12 @@ def update_readme(path: Path = CHECKOUT / "README.md", root: Path = REFERENCE) -
               "choices": choices_table(_reported(runs, "choosing", "choices.csv"),
                                        _reported(runs, "choosing", "optimism.csv"))}
     for name, table in tables.items():
-        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        if begin in text:
-            before, rest = text.split(begin, 1)
-            text = before + begin + markdown(table) + end + rest.split(end, 1)[1]
+        text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", lambda m, t=table: m[1] + markdown(t) + m[2],
+                      text, flags=re.DOTALL)
     write_text(path, text)
 
 
-def markdown(table: pd.DataFrame) -> str:
+def markdown(table):
     """A DataFrame as a table in Markdown."""
     rows = [list(table), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
