@@ -1,5 +1,6 @@
 # make run   the paper's experiment, notebooks 00 to 05, on real digits; variables are the parameters of the run:
 #            make run DATASET=mnist PROFILE=paper SEED=1; ONLY="06 07" names other notebooks, ONLY=all runs every one
+# make check what to run before a commit: lint, import contract, types and the fast tests, a minute and a half
 # make test  lint, unit tests, the sequence, and nbval over the committed notebooks
 # make bench the layer sweep beside what one would write instead: make bench DATASET=mnist TRAIN=10000 TEST=2000
 # make notebooks  execute the committed notebooks anew, with the defaults, and the figures that go with them
@@ -8,31 +9,43 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test bench notebooks reference clean
+# Tests of more than a few seconds, which `make check` leaves to `make test`.
+SLOW := test_sequence.py test_real_data.py
+
+# A text as one word of the shell, which does not act on anything in it.
+quoted = '$(subst ','\'',$(1))'
+
+.PHONY: run check test bench notebooks reference clean
 
 # Every variable given on the command line is a parameter: DATASET=mnist means --dataset mnist.
 run: $(VENV)/installed
-	@$(BIN)/python -m ebe_utils run $(filter-out PYTHON=%,$(MAKEOVERRIDES))
+	@$(BIN)/python -m ebe_utils run --make $(call quoted,$(MAKEOVERRIDES))
+
+check: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests $(addprefix --ignore=tests/,$(SLOW))
 
 test: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/installed
-	@$(BIN)/python -m ebe_utils.upkeep.benchmark $(filter-out PYTHON=%,$(MAKEOVERRIDES))
+	@$(BIN)/python -m ebe_utils.upkeep.benchmark --make $(call quoted,$(MAKEOVERRIDES))
 
 notebooks: $(VENV)/installed
 	$(BIN)/python -m ebe_utils.upkeep publish
 	$(BIN)/ruff check notebooks
 
 reference: $(VENV)/installed
-	@$(BIN)/python -m ebe_utils.upkeep reference $(RUNS)
+	@$(BIN)/python -m ebe_utils.upkeep reference $(if $(RUNS),$(call quoted,$(RUNS)))
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "Python's venv module is needed; on Debian: apt install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[test]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[test,notebooks,methods]'
 	@touch $@
 
 clean:

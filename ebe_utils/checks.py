@@ -29,9 +29,10 @@ def integer(name: str, value: Any, low: int | None = None, high: int | None = No
               else f"of at least {low}" if low is not None else "")
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}={value!r} is a {type(value).__name__}; pass an integer {bounds}.".replace(" .", "."))
-    if (low is not None and value < low) or (high is not None and value > high):
+    number = int(value)
+    if (low is not None and number < low) or (high is not None and number > high):
         raise ValueError(f"{name}={value} is out of range; pass an integer {bounds}{why}.")
-    return int(value)
+    return number
 
 
 def boolean(name: str, value: Any) -> bool:
@@ -45,9 +46,10 @@ def real(name: str, value: Any, above: float = 0.0) -> float:
     """`value` as a finite float greater than `above`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}={value!r} is a {type(value).__name__}; pass a number greater than {above}.")
-    if not above < value < float("inf"):
+    number = float(value)
+    if not above < number < float("inf"):
         raise ValueError(f"{name}={value} is out of range; pass a number greater than {above}.")
-    return float(value)
+    return number
 
 
 def same_shape(name: str, value: Any, like: Any) -> None:

@@ -45,7 +45,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, s
         raise DamagedFileError(f"{path} is damaged ({error}); delete it and train again.") from None
     expected = metadata.pop(_SUM, None)
     if (expected is not None or _KIND in metadata) and expected != _checksum(tensors, metadata):
-        raise DamagedFileError(f"{path} is damaged (its contents do not have the checksum that they were written with); "
+        raise DamagedFileError(f"{path} is damaged (its contents do not have the checksum written with them); "
                                "delete it and train again.")
     metadata.pop(_KIND, None)
     return tensors, metadata
@@ -55,7 +55,7 @@ def _checksum(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) 
     digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

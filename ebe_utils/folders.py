@@ -114,15 +114,15 @@ def _read_image(file: Path, grey: bool) -> Image.Image:
         if opened.width * opened.height > _LARGEST_IMAGE:
             raise DataError(f"{file} is not a readable image ({opened.width} by {opened.height} pixels are more than "
                             f"{_LARGEST_IMAGE:,}); shrink or remove it.")
-        if getattr(opened, "n_frames", 1) > 1:
-            raise DataError(f"{file} is an animation of {opened.n_frames} images, of which only the first would be "
+        if (frames := getattr(opened, "n_frames", 1)) > 1:
+            raise DataError(f"{file} is an animation of {frames} images, of which only the first would be "
                             "read; save that one alone, or remove the file.")
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I"):  # 16 bits, which convert would cut off at 255
             image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
         if image.has_transparency_data:
             image = image.convert("LA" if image.mode in _GREY else "RGBA")
-            if image.getchannel("A").getextrema()[0] < 255:
+            if (np.asarray(image.getchannel("A")) < 255).any():
                 raise DataError(f"{file} has transparent pixels, whose colour is undefined; put it on a background "
                                 "first (with Pillow: Image.alpha_composite), or remove it.")
         if grey and image.mode not in _GREY:

@@ -1,7 +1,13 @@
 """Where data and results lie: in the checkout around the working directory, or where the environment says."""
 
+import atexit
 import os
+import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+
+from numba.core import config
 
 
 def checkout() -> Path | None:
@@ -26,3 +32,22 @@ def runs_root() -> Path:
 def reference_root() -> Path:
     """Folder of the results that are committed: `data/reference/` of the checkout."""
     return (checkout() or Path.cwd()) / "data" / "reference"
+
+
+def cached_compilation(compile: Callable[[Callable], Callable]) -> Callable[[Callable], Callable]:
+    """`numba.njit(cache=True, ...)` that works where neither the package's folder nor the home can be written.
+
+    There, compiled functions are kept in a temporary folder for as long as the process runs.
+    """
+    def compiled(function: Callable) -> Callable:
+        try:
+            return compile(function)
+        except RuntimeError:  # "cannot cache function: no locator available"
+            if config.CACHE_DIR:  # type: ignore[attr-defined]
+                raise
+            folder = tempfile.mkdtemp(prefix="ebe-numba-")
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            config.CACHE_DIR = folder  # type: ignore[attr-defined]
+            return compile(function)
+
+    return compiled

@@ -1,5 +1,7 @@
 """Step 7, the figures: what is returned is what is drawn. And what notebooks print."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from ebe_utils.study.figures import (
     image_grid,
     layers_figure,
     neighbors_figure,
+    plain,
     save_figure,
     structure_figure,
     style,
@@ -169,6 +172,26 @@ def test_image_grid_and_colour_images():
     assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c", ""]
     for axis, image in zip(figure.axes[:3], images, strict=True):
         np.testing.assert_allclose(shown_in(axis), image.permute(1, 2, 0) / 255, atol=1e-6)
+
+
+def test_dollars_in_names_of_classes_are_drawn_as_dollars(neighbors, stripes, tmp_path):
+    """matplotlib takes what is between two of them for a formula, and fails if it is none."""
+    names = (r"$\frac$", "a $b^$ c", "$")
+    train, test = (replace(part, classes=names) for part in stripes)
+    explanation = neighbors.explain(train, test, 4, layer=14, k=12)
+    drawn = [structure_figure(explanation)[0], neighbors_figure([explanation], [0])[0],
+             layers_figure(neighbors, test, train, 5, layers=(3, 14), k=4)[0],
+             image_grid(train.images[:3], names)]
+    for number, figure in enumerate(drawn):
+        save_figure(tmp_path, str(number), figure, pd.DataFrame())
+        svg = (tmp_path / f"{number}.svg").read_text()
+        shown = [test.labels[5]] if number == 2 else explanation.labels[:2]
+        for label in shown:
+            assert f">{names[label]}<" in svg
+    figure, axes = plt.subplots()
+    axes.set_title(plain(names[0]))
+    save_figure(tmp_path, "plain", figure, pd.DataFrame())
+    assert names[0] in (tmp_path / "plain.svg").read_text()
 
 
 # --- files ---------------------------------------------------------------------------------------------------------

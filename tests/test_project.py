@@ -1,11 +1,22 @@
 """The files around the package agree with each other."""
 
+import ast
+import json
 import re
+import subprocess
+import sys
 import tomllib
+from dataclasses import fields
 
 import pandas as pd
+import pytest
 import yaml
 
+import ebe_utils
+from ebe_utils.study.cli import EXTRA
+from ebe_utils.study.notebooks import notebook_paths
+from ebe_utils.study.parameters import Parameters
+from ebe_utils.upkeep.drawing import DRAWING, draw
 from ebe_utils.upkeep.publishing import CHECKOUT
 
 CONDA = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}
@@ -53,3 +64,185 @@ def test_the_readme_shows_the_committed_benchmark():
     for seconds, ratio, peak in rows:
         assert (seconds, ratio) in known
         assert peak in ("", known[seconds, ratio])
+
+
+# --- packaging -----------------------------------------------------------------------------------------------------
+
+PYPROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+MODULES = sorted((CHECKOUT / "ebe_utils").rglob("*.py"))
+NAMES = {"PIL": "pillow", "sklearn": "scikit-learn", "faiss": "faiss-cpu", "jinja2": "nbconvert",
+         "nbformat": "nbconvert", "IPython": "ipywidgets",
+         "dask": "distributed"}  # packages of modules, or what brings them along
+
+
+def packages(lines):
+    return {re.match(r"[\w-]+", line)[0] for line in lines}
+
+
+def imported(path):
+    """Packages of others that a module imports at its top, and anywhere."""
+    def found(nodes):
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                yield node.module
+
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    own = {*sys.stdlib_module_names, "ebe_utils"}
+    return [{NAMES.get(name.split(".")[0], name.split(".")[0]) for name in found(nodes)} - own
+            for nodes in (tree.body, ast.walk(tree))]
+
+
+def part(path):
+    """"library", "study" or "upkeep"."""
+    inside = path.relative_to(CHECKOUT / "ebe_utils").parts
+    return inside[0] if inside[0] in ("study", "upkeep") else "study" if inside == ("__main__.py",) else "library"
+
+
+def test_every_import_is_declared():
+    core, extras = packages(PYPROJECT["project"]["dependencies"]), PYPROJECT["project"]["optional-dependencies"]
+    extras = {name: packages(lines) for name, lines in extras.items()}
+    for path in MODULES:
+        top, anywhere = imported(path)
+        allowed = core | (extras["notebooks"] if part(path) != "library" else set())
+        assert top <= allowed, path
+        assert anywhere <= allowed.union(*extras.values()), path
+    assert not core & set.union(*extras.values())
+
+
+def test_every_dependency_is_used():
+    used = set().union(*(imported(path)[1] for path in MODULES))
+    tools = {"jupyterlab", "nbval", "pytest", "ruff", "mypy", "import-linter", "check-jsonschema", "pyyaml",
+             "distributed"}
+    extras = PYPROJECT["project"]["optional-dependencies"].values()
+    assert packages([*PYPROJECT["project"]["dependencies"], *(line for lines in extras for line in lines)]) <= (
+        used | tools)
+
+
+def test_the_library_is_imported_without_any_extra():
+    """And so is the command, which then says what is missing."""
+    extras = PYPROJECT["project"]["optional-dependencies"].values()
+    blocked = {name.replace("-", "_") for lines in extras for name in packages(lines)}
+    blocked |= {"IPython", "nbformat", "jinja2", "faiss", "dask", "jupyter_client"} - {"filelock"}  # torch needs it
+    modules = [".".join(path.relative_to(CHECKOUT).with_suffix("").parts).removesuffix(".__init__")
+               for path in MODULES if part(path) == "library"]
+    code = f"""
+import importlib, sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ImportError(name + " is an extra")
+sys.meta_path.insert(0, Blocked())
+for module in {modules!r}:
+    importlib.import_module(module)
+from ebe_utils.study import cli
+cli.missing = lambda: ["papermill"]
+print(cli.main(["run"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "1\n", done.stderr
+    assert "pip install 'ebe-utils[notebooks]'" in done.stderr
+    assert {NAMES.get(name, name) for name in EXTRA} - {"ipykernel"} <= packages(
+        PYPROJECT["project"]["optional-dependencies"]["notebooks"])
+
+
+def test_only_upkeep_looks_for_the_checkout_around_its_own_file():
+    for path in MODULES:
+        if part(path) != "upkeep":
+            assert "__file__" not in path.read_text(encoding="utf-8"), path
+
+
+def test_what_is_packed():
+    packed = PYPROJECT["tool"]["setuptools"]["packages"]
+    folders = {".".join(path.parent.relative_to(CHECKOUT).parts) for path in MODULES}
+    assert {*packed} == folders - {"ebe_utils.upkeep"}
+    assert (CHECKOUT / "ebe_utils" / "py.typed").exists()
+
+
+def test_one_version():
+    cited = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
+    assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "ebe_utils.__version__"}
+    newest = re.search(r"^## (\d\S*) – (\S+)$", (CHECKOUT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert ebe_utils.__version__ == cited["version"] == newest[1]
+    assert str(cited["date-released"]) == newest[2]
+
+
+def test_the_makefile_installs_every_extra():
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    installed = re.search(r"-e '\.\[(.*)\]'", (CHECKOUT / "Makefile").read_text())[1]
+    assert {*installed.split(",")} == {*extras}
+
+
+def test_the_slow_tests_that_make_check_leaves_out_are_there():
+    slow = re.search(r"^SLOW := (.*)$", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    assert "test_sequence.py" in slow
+    assert all((CHECKOUT / "tests" / name).is_file() for name in slow)
+
+
+# --- notebooks -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", notebook_paths()[1:], ids=lambda path: path.stem)
+def test_comments_of_parameters_are_the_help_texts_of_the_command_line(path):
+    """But where a later notebook says which run it reads, or what it does with the layer and with k."""
+    own = set() if path.stem == "01_train" else {"dataset", "profile", "seed", "run", "layer", "k"}
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    text, = ("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", ()))
+    comments = dict(re.findall(r"^(\w+) = .+?  # (.+)$", text, re.MULTILINE))
+    help_texts = {field.name: field.metadata["help"] for field in fields(Parameters)}
+    for name in comments.keys() - own:
+        assert comments[name] == help_texts[name] or comments[name].endswith("of the sweep"), name
+    assert "dataset" in comments
+
+
+# --- what GitHub and others read -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schema, pattern", [("github-workflows", ".github/workflows/*.yml"),
+                                             ("github-issue-forms", ".github/ISSUE_TEMPLATE/[!c]*.yml"),
+                                             ("github-issue-config", ".github/ISSUE_TEMPLATE/config.yml"),
+                                             ("citation-file-format", "CITATION.cff")])
+def test_files_follow_their_schema(schema, pattern):
+    pytest.importorskip("check_jsonschema", reason="check-jsonschema, of the extra test, is not installed")
+    files = [str(file) for file in CHECKOUT.glob(pattern)]
+    assert files
+    done = subprocess.run([sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", *files],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_workflow_and_hooks_call_what_is_there():
+    workflow = yaml.safe_load((CHECKOUT / ".github/workflows/check.yml").read_text())
+    targets = set(re.findall(r"^(\w+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE))
+    called = {step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step}
+    assert called == {"make check", "make test"} and {command.split()[1] for command in called} <= targets
+    hooks = yaml.safe_load((CHECKOUT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    for hook in hooks:
+        for word in hook["entry"].split():
+            assert not word.startswith("tests/") or (CHECKOUT / word).is_file()
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md"])
+def test_links_of_the_pages_lead_somewhere(page):
+    text, anchors = (CHECKOUT / page).read_text(encoding="utf-8"), {}
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+        file = ((CHECKOUT / page).parent / target).resolve()
+        assert file.exists(), target
+        if anchor:
+            heads = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads}
+            assert anchor in anchors, anchor
+
+
+def test_the_architecture_is_drawn_as_the_import_contract_says(tmp_path):
+    def texts(path):
+        return re.findall(r"<text[^>]*>([^<]*)</text>", path.read_text(encoding="utf-8"))
+
+    draw(tmp_path / "drawn.svg")
+    assert texts(DRAWING) == texts(tmp_path / "drawn.svg"), "draw it anew: python -m ebe_utils.upkeep draw"
+    shown = {word for text in texts(DRAWING) for word in text.split()}
+    for path in MODULES:
+        name = path.relative_to(CHECKOUT / "ebe_utils").with_suffix("").parts
+        name = name[1] if name[0] == "study" else name[0]
+        assert name in shown or name.startswith("__"), path

@@ -527,7 +527,7 @@ def test_what_a_manifest_vouches_for_is_on_the_disk_before_it(monkeypatch):
                     ("sync", "train")]
 
 
-# --- temporary files ---------------------------------------------------------------------------------------------------------
+# --- temporary files ------------------------------------------------------------------------------------------------
 
 
 def test_a_text_that_cannot_be_written_keeps_the_old_file(tmp_path):

@@ -16,12 +16,15 @@ import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
 
+from ..places import cached_compilation
+
 EPS = 2.0**-24  # largest relative rounding error of float32
 CHUNK = 256  # columns that are summed in float32
 PARALLEL = 1e-26  # squared difference of two unit vectors that float64 cannot tell from zero
 _COLUMNS = 1024  # columns that are summed before the next ones are read: rows stay in the cache that long
 _NEAR = 1024  # training rows among which exact distances are computed at a time
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+_jit = cached_compilation(numba.njit(nogil=True, cache=True, error_model="numpy",
+                                     fastmath={"reassoc", "contract", "nsz"}))
 
 
 @_jit

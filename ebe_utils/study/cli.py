@@ -4,10 +4,13 @@ As make passes them on, `DATASET=mnist` means `--dataset mnist`.
 """
 
 import argparse
-import inspect
+import importlib.util
 import re
+import shlex
 import sys
-from dataclasses import fields
+from collections.abc import Callable, Sequence
+from dataclasses import Field, fields
+from typing import Any
 
 from ..checks import did_you_mean
 from ..data import DataError
@@ -15,25 +18,27 @@ from .notebooks import EXPERIMENT, run_notebooks, summary
 from .parameters import Parameters
 from .step import RunError
 
+# Modules of the extra "notebooks" without which no notebook runs.
+EXTRA = ("papermill", "nbconvert", "ipykernel", "latex2mathml", "filelock", "matplotlib", "seaborn", "ipywidgets")
 
-def parser(prog="ebe"):
-    """The parser; an option for each field of `Parameters`, its comment the help text."""
-    main = argparse.ArgumentParser(prog=prog, allow_abbrev=False, description=__doc__.splitlines()[0])
+
+def parser(prog: str = "ebe") -> argparse.ArgumentParser:
+    """The parser; an option for each field of `Parameters`."""
+    main = argparse.ArgumentParser(prog=prog, allow_abbrev=False, description=str(__doc__).splitlines()[0])
     commands = main.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run the notebooks in order with these parameters", allow_abbrev=False)
     run.add_argument("--only", nargs="+", default=EXPERIMENT, metavar="NN",
                      help="the notebooks to run (06 07, say), or all; by default the paper's experiment, 00 to 05")
-    comments = dict(re.findall(r"^    (\w+): .*#\s(.*)$", inspect.getsource(Parameters), re.MULTILINE))
     for field in fields(Parameters):
         run.add_argument(f"--{field.name.replace('_', '-')}", dest=field.name, default=field.default,
                          type=_reader(field), metavar=field.name.upper(),
-                         help=f"{comments[field.name].replace('%', '%%')} (default: {field.default!r})")
+                         help=f"{field.metadata['help'].replace('%', '%%')} (default: {field.default!r})")
     return main
 
 
-def _reader(field):
+def _reader(field: Field) -> Callable[[str], Any]:
     """Reads one option's text as the type of its field; what cannot be read is left for `Parameters` to reject."""
-    def read(text):
+    def read(text: str) -> Any:
         if field.type is bool:
             return {"true": True, "false": False, "1": True, "0": False}.get(text.lower(), text)
         for kind in (int, float) if field.type is float else (int,) if field.type is not str else ():
@@ -45,11 +50,28 @@ def _reader(field):
     return read
 
 
-def read(argv, main):
-    """(options, message): what a parser makes of the words, or what is wrong with them. NAME=value is --name=value."""
-    argv = [re.sub(r"^([A-Z_]+)=", lambda m: f"--{m[1].lower().replace('_', '-')}=", word)
-            for word in (sys.argv[1:] if argv is None else argv)]
-    options, unknown = main.parse_known_args(argv)
+def from_make(text: str) -> list[str]:
+    """The words of make's MAKEOVERRIDES: blanks and backslashes in a value are escaped there, dollars doubled.
+
+    PYTHON=, which names the interpreter, is left out.
+    """
+    lexer = shlex.shlex(text, posix=True)
+    lexer.whitespace, lexer.whitespace_split, lexer.quotes, lexer.commenters = " \t", True, "", ""
+    return [word for word in (word.replace("$$", "$") for word in lexer) if not word.startswith("PYTHON=")]
+
+
+def words(argv: Sequence[str] | None) -> list[str]:
+    """The words of a command line (by default sys.argv's): NAME=value is --name=value, `--make TEXT` is `from_make`."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    if "--make" in given[:-1]:
+        at = given.index("--make")
+        given[at:at + 2] = from_make(given[at + 1])
+    return [re.sub(r"^([A-Z_]+)=", lambda m: f"--{m[1].lower().replace('_', '-')}=", word) for word in given]
+
+
+def read(argv: Sequence[str] | None, main: argparse.ArgumentParser) -> tuple[argparse.Namespace, str | None]:
+    """(options, message): what a parser makes of the words, or what is wrong with them."""
+    options, unknown = main.parse_known_args(words(argv))
     if not unknown:
         return options, None
     known = [f"--{f.name.replace('_', '-')}" for f in fields(Parameters)]
@@ -58,7 +80,7 @@ def read(argv, main):
                      f"`{main.prog} {options.command} --help` lists them all.")
 
 
-def reported(work):
+def reported(work: Callable[[], object]) -> int:
     """Call work(); the exit code is 0, 1 (something in the run failed) or 2 (something was asked for wrongly)."""
     try:
         work()
@@ -68,14 +90,23 @@ def reported(work):
     return 0
 
 
-def main(argv=None):
+def missing() -> list[str]:
+    """Modules of the extra "notebooks" that are not installed."""
+    return [name for name in EXTRA if importlib.util.find_spec(name) is None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code, see `reported`."""
     options, wrong = read(argv, parser())
     if wrong:
         print(wrong, file=sys.stderr)
         return 2
+    if lacking := missing():
+        print(f"error: notebooks cannot be run without {', '.join(lacking)}; install them with\n"
+              "  pip install 'ebe-utils[notebooks]'", file=sys.stderr)
+        return 1
 
-    def work():
+    def work() -> None:
         given = {f.name: getattr(options, f.name) for f in fields(Parameters)}
         only = " ".join(options.only).split()  # ONLY="06 07" comes as one word
         run = run_notebooks(Parameters.of(**given), only)

@@ -2,15 +2,22 @@
 
 Each returns (figure, data): data is a DataFrame of what is drawn, and is saved next to the picture."""
 
+from collections.abc import Iterable, Sequence
 from itertools import cycle
+from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from ..data import scale
-from ..layer_neighbors import PIXELS
+from ..data import ImageSet, scale
+from ..explanation import Explanation
+from ..layer_neighbors import PIXELS, LayerNeighbors
 from ..tables import KS
 
 MARKERS = "osD^vP"
@@ -18,7 +25,7 @@ STRIP_LAYERS = (1, 2, 3, 7, 9, 14, 15, 16, 18, 19, 20)  # the rows of the paper'
 RIGHT, WRONG = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[3]  # blue, orange
 
 
-def style():
+def style() -> None:
     """The look of every figure: seaborn's white grid, colour-blind palette, letters readable in print."""
     sns.set_theme("notebook", "ticks", "colorblind", rc={
         "figure.dpi": 100, "savefig.dpi": 150, "svg.hashsalt": "ebe", "svg.fonttype": "none", "axes.grid": True,
@@ -26,7 +33,7 @@ def style():
         "font.size": 11})
 
 
-def save_figure(folder, name, figure, data):
+def save_figure(folder: Path, name: str, figure: Figure, data: pd.DataFrame) -> Path:
     """Save a figure as PNG and SVG and what it shows as CSV: folder/name.png, .svg, .csv. Returns the PNG's path."""
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / f"{name}.png", metadata={"Software": None})
@@ -35,24 +42,29 @@ def save_figure(folder, name, figure, data):
     return folder / f"{name}.png"
 
 
-def draw_image(axes, image, title="", color=None, xlabel=""):
+def draw_image(axes: Axes, image: torch.Tensor, title: str = "", color: Any = None, xlabel: str = "") -> None:
     """One (C, H, W) image without ticks, its frame in `color`."""
     _imshow(axes, image)
     axes.set(xticks=[], yticks=[])
-    axes.set_title(title, fontsize=10)
-    axes.set_xlabel(xlabel, fontsize=9)
+    axes.set_title(title, fontsize=10, parse_math=False)
+    axes.set_xlabel(xlabel, fontsize=9, parse_math=False)
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set(visible=True, linewidth=2.5 if color is not None else 0.8, color=color or "0.5")
 
 
-def _imshow(axes, image, **how):
+def _imshow(axes: Axes, image: torch.Tensor, **how: Any) -> None:
     pixels = scale(image).float().numpy()
     axes.imshow(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0), vmin=0, vmax=1, interpolation="nearest",
                 **how)
 
 
-def image_grid(images, titles, columns=10):
+def plain(name: str) -> str:
+    """The name of a class as matplotlib draws it letter by letter: a pair of dollars would be a formula."""
+    return name.replace("$", r"\$")
+
+
+def image_grid(images: torch.Tensor, titles: Sequence[str], columns: int = 10) -> Figure:
     """Images in rows of `columns` with a title each; returns the figure."""
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(1.05 * columns, 1.3 * rows), squeeze=False)
@@ -63,23 +75,23 @@ def image_grid(images, titles, columns=10):
     return figure
 
 
-def structure_figure(explanation, n_layers=20, shown=3):
+def structure_figure(explanation: Explanation, n_layers: int = 20, shown: int = 3) -> tuple[Figure, pd.DataFrame]:
     """The paper's figure 1, the structure of EBE-DNN, drawn around one explanation."""
     figure, axes = plt.subplots(figsize=(10, 3.6), layout="none")
     axes.set(xlim=(0, 10), ylim=(0, 3.6))
     axes.axis("off")
 
-    def box(x, y, width, height, text, color):
+    def box(x: float, y: float, width: float, height: float, text: str, color: Any) -> None:
         axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0.02,rounding_size=0.08",
                                       facecolor=color, edgecolor="0.3"))
         axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=10)
 
-    def arrow(start, end):
+    def arrow(start: tuple[float, float], end: tuple[float, float]) -> None:
         axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=14, color="0.3"))
 
-    def picture(image, x, y, side, caption, color=None):
-        inset = axes.inset_axes([x, y, side, side], transform=axes.transData)
-        draw_image(inset, image, color=color)
+    def picture(image: torch.Tensor, x: float, y: float, side: float, caption: str) -> None:
+        inset = axes.inset_axes((x, y, side, side), transform=axes.transData)
+        draw_image(inset, image)
         axes.text(x + side / 2, y - 0.06, caption, ha="center", va="top", fontsize=9)
 
     palette = sns.color_palette("pastel")
@@ -100,18 +112,18 @@ def structure_figure(explanation, n_layers=20, shown=3):
     for rank in range(min(shown, len(explanation.indices))):
         label, weight = explanation.classes[explanation.labels[rank]], explanation.weights[rank]
         y = 2.62 - 0.82 * rank
-        inset = axes.inset_axes([7.68, y, 0.7, 0.7], transform=axes.transData)
+        inset = axes.inset_axes((7.68, y, 0.7, 0.7), transform=axes.transData)
         draw_image(inset, explanation.examples[rank])
-        axes.text(8.45, y + 0.35, f"{label}\nweight {weight:.2g}", va="center", fontsize=9)
+        axes.text(8.45, y + 0.35, f"{label}\nweight {weight:.2g}", va="center", fontsize=9, parse_math=False)
         rows.append({"rank": rank + 1, "class": label, "weight": weight})
     axes.text(8.03, 2.62 - 0.82 * min(shown, len(explanation.indices)) + 0.6, "⋮", ha="center", fontsize=14)
     axes.text(8.5, 0.42, f"mode of the labels: {explanation.classes[explanation.prediction]}", ha="center",
-              fontsize=10, weight="bold")
+              fontsize=10, weight="bold", parse_math=False)
     axes.text(8.5, 3.42, "example attribution", ha="center", fontsize=10)
     return figure, pd.DataFrame(rows)
 
 
-def neighbors_figure(explanations, truths):
+def neighbors_figure(explanations: Sequence[Explanation], truths: Sequence[int]) -> tuple[Figure, pd.DataFrame]:
     """The paper's figure 2: the examples behind each prediction, nearest first.
 
     explanations: `Explanation`s with the same k; truths: the true class index of each. One row per explanation;
@@ -127,8 +139,9 @@ def neighbors_figure(explanations, truths):
         axis.axis("off")
     for e, (x, truth) in enumerate(zip(explanations, truths, strict=True)):
         axes[e * per, 0].axis("on")
-        said = f"EBE: {x.classes[x.prediction]}", f"network: {x.classes[x.network_prediction]}"
-        said = "\n".join(line if len(line) < 18 else line.replace(": ", ":\n") for line in said)  # as wide as the image
+        lines = f"EBE: {x.classes[x.prediction]}", f"network: {x.classes[x.network_prediction]}"
+        # No wider than the image.
+        said = "\n".join(line if len(line) < 18 else line.replace(": ", ":\n") for line in lines)
         draw_image(axes[e * per, 0], x.image, f"test image\n{x.classes[truth]}", xlabel=said)
         for rank, (i, label, weight, distance) in enumerate(
                 zip(x.indices, x.labels, x.weights, x.distances, strict=True)):
@@ -144,7 +157,8 @@ def neighbors_figure(explanations, truths):
     return figure, pd.DataFrame(rows)
 
 
-def layers_figure(neighbors, test_set, train_set, position, layers=STRIP_LAYERS, k=10):
+def layers_figure(neighbors: LayerNeighbors, test_set: ImageSet, train_set: ImageSet, position: int,
+                  layers: Iterable[int | str] = STRIP_LAYERS, k: int = 10) -> tuple[Figure, pd.DataFrame]:
     """The paper's figure 3: the k nearest training images of one test image at several layers.
 
     neighbors: `LayerNeighbors` of these two sets; position: of the image in the test set.
@@ -156,12 +170,12 @@ def layers_figure(neighbors, test_set, train_set, position, layers=STRIP_LAYERS,
     figure.subplots_adjust(0, 0, 1, 1)
     truth, classes, rows = int(test_set.labels[position]), test_set.classes, []
 
-    def place(image, x, y, color, linewidth):
+    def place(image: torch.Tensor, x: float, y: float, color: Any, linewidth: float) -> None:
         _imshow(axes, image, extent=(x, x + 0.92, y + 0.92, y))
         axes.add_patch(Rectangle((x, y), 0.92, 0.92, fill=False, edgecolor=color, linewidth=linewidth))
 
     place(test_set.images[position], 0.05, 0, "0.5", 0.8)
-    axes.text(0.51, -0.05, f"test image\n{classes[truth]}", ha="center", va="bottom", fontsize=10)
+    axes.text(0.51, -0.05, f"test image\n{classes[truth]}", ha="center", va="bottom", fontsize=10, parse_math=False)
     for row, layer in enumerate(layers):
         axes.text(1.75, row + 0.46, f"layer {layer}", ha="right", va="center", fontsize=10)
         for rank in range(k):
@@ -179,7 +193,8 @@ def layers_figure(neighbors, test_set, train_set, position, layers=STRIP_LAYERS,
     return figure, pd.DataFrame(rows)
 
 
-def accuracy_figure(sweep, ks=KS, column="accuracy", title=""):
+def accuracy_figure(sweep: pd.DataFrame, ks: Iterable[int] = KS, column: str = "accuracy",
+                    title: str = "") -> tuple[Figure, pd.DataFrame]:
     """The paper's figures 4 to 6: accuracy (or agreement) against layer, a line for each k.
 
     sweep: `sweep_table`, or those of several seeds below each other with a column "seed": then lines are means, and

@@ -1,13 +1,13 @@
 """The notebooks in sequence: each is run by papermill with a run's parameters, and left in the run's folder."""
 
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
-from ..files import write_text
 from ..places import checkout
 from .parameters import Parameters
 from .run import Run
@@ -16,7 +16,7 @@ from .step import RunError
 EXPERIMENT = ("00", "01", "02", "03", "04", "05")  # the paper's; the other notebooks go beyond it
 
 
-def notebook_paths(folder=None):
+def notebook_paths(folder: str | Path | None = None) -> list[Path]:
     """The notebooks in the order in which they run; RunError if there are none."""
     folder = Path(folder or (checkout() or Path.cwd()) / "notebooks")
     paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
@@ -26,18 +26,33 @@ def notebook_paths(folder=None):
     return paths
 
 
-def run_notebooks(parameters, only=EXPERIMENT, progress=print):
+def chosen_notebooks(only: str | Iterable[str]) -> list[Path]:
+    """The notebooks whose names begin with one of these words ("06", say), or every one for "all".
+
+    only: words, or a text of words with blanks between them. ValueError for a word of which there is no notebook.
+    """
+    words, paths = only.split() if isinstance(only, str) else list(only), notebook_paths()
+    if "all" in words:
+        return paths
+    wrong = [w for w in words if len(w) < 2 or not any(p.name.startswith(w) for p in paths)]  # "0" would be ten
+    if wrong or not words:
+        raise ValueError(f"no notebook begins with {', '.join(wrong) or 'nothing'}; there are all, "
+                         f"{', '.join(p.stem for p in paths)}.")
+    return [p for p in paths if p.name.startswith(tuple(words))]
+
+
+def run_notebooks(parameters: Parameters, only: str | Iterable[str] = EXPERIMENT,
+                  progress: Callable[[str], object] = print) -> Run:
     """Run the notebooks in order with these `Parameters`; each leaves NAME.ipynb and NAME.html in the run's folder.
 
-    only: beginnings of the names of the notebooks to run ("06", say), or ["all"]. Everything that can be wrong with the
-    parameters and the data is found before the first notebook starts. Returns the `Run`.
+    only: the notebooks to run, see `chosen_notebooks`. Everything that can be wrong with the parameters and the data is
+    found before the first notebook starts. Returns the `Run`.
     """
     import papermill
 
-    paths = [p for p in notebook_paths() if "all" in only or p.name.startswith(tuple(only))]
-    if not paths:
-        raise ValueError(f"no notebook begins with {', '.join(only)}; there are all, "
-                         f"{', '.join(p.stem for p in notebook_paths())}.")
+    from .pages import write_html
+
+    paths = chosen_notebooks(only)
     Run(parameters).check()
     run = Run.start(**asdict(parameters))
     given = {name: value for name, value in asdict(parameters).items() if value != getattr(Parameters, name)}
@@ -47,6 +62,8 @@ def run_notebooks(parameters, only=EXPERIMENT, progress=print):
     out.mkdir(exist_ok=True)
     # The HTML copy of a notebook is made while the next one's kernel starts.
     with run.lock(".sequence.lock"), ThreadPoolExecutor(1) as beside:
+        for part in out.glob(".*.part.ipynb"):  # of killed processes: nobody else works here now
+            part.unlink(missing_ok=True)
         copies = []
         for path in paths:
             start = time.perf_counter()
@@ -69,15 +86,7 @@ def run_notebooks(parameters, only=EXPERIMENT, progress=print):
     return run
 
 
-def write_html(path):
-    """An HTML copy beside a notebook, images inside."""
-    from nbconvert import HTMLExporter
-
-    body, _ = HTMLExporter(embed_images=True).from_filename(path)
-    write_text(Path(path).with_suffix(".html"), body)
-
-
-def summary(run):
+def summary(run: Run) -> str:
     """What a finished sequence reached: a table of accuracies and where its files are, as text."""
     p = run.parameters
     sweep = pd.read_csv(run.file(p.sweep_step, "sweep.csv"))

@@ -44,9 +44,9 @@ class Parameters:
     device: str = parameter("auto", "auto, cpu, cuda, ...")
     layer: int | str = parameter(14, "the layer explained: the paper's number or a module name")
     k: int = parameter(10, "examples per explanation")
-    k_max: int = parameter(50, "largest k of the sweep")
+    k_max: int = parameter(50, "largest number of examples of the sweep")
     metric: str = parameter("cosine", "cosine, euclidean or manhattan")
-    weights: str = parameter("uniform", "uniform, distance, softmax or nnk (with cosine distance only)")
+    weights: str = parameter("uniform", "uniform (1/k, the paper's), distance, softmax or nnk")
     pooling: str = parameter("none", "none (embeddings flattened) or avg (averaged over positions)")
     run: str = parameter("", "name of the run folder; empty derives one from the parameters")
 

@@ -6,9 +6,13 @@ them with a bound.
 """
 
 import html
+from collections.abc import Callable, Collection
+from typing import Any
+
+import pandas as pd
 
 
-def check(what, value, at_least=None, at_most=None):
+def check(what: str, value: Any, at_least: float | None = None, at_most: float | None = None) -> None:
     """Print a line "PASS what value ≥ bound", or raise AssertionError with the same line and FAIL.
 
     Without a bound, value is a truth and is not printed.
@@ -24,12 +28,12 @@ def check(what, value, at_least=None, at_most=None):
     print(f"PASS {line}")
 
 
-def show_table(table, measured=(), digits=3):
+def show_table(table: pd.DataFrame, measured: Collection[str] = (), digits: int = 3) -> None:
     """Show a DataFrame in a notebook; floats with `digits` digits, the columns `measured` marked as such."""
     from IPython.display import HTML, display
 
-    def cell(column):
-        def text(value):
+    def cell(column: str) -> Callable[[object], str]:
+        def text(value: object) -> str:
             value = f"{value:.{digits}f}" if isinstance(value, float) else html.escape(str(value))
             return f'<span class="measured">{value}</span>' if column in measured else value
         return text

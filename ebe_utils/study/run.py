@@ -77,7 +77,8 @@ class Run:
              device: str | None = None) -> Self:
         """The run of that name, or of that data set, profile and seed; RunError if it was never started.
 
-        device: the one that steps are done on, in place of the one that the run was started with. Where there is no such run, but its results are committed, those are opened.
+        device: the one that steps are done on, in place of the one that the run was started with. Where there is no
+        such run, but its results are committed, those are opened.
         """
         found = cls(Parameters.of(run=run, dataset=dataset, profile=profile, seed=seed))
         if not found.path.exists() and (reference_root() / found.name).is_dir():
@@ -120,9 +121,9 @@ class Run:
         """(train_set, test_set) of this run's data set, profile and seed."""
         p = self.parameters
         train, test = load_dataset(p.dataset, seed=p.seed, image_size=p.image_size or None)
-        sizes = [want or min(most or len(data), len(data)) for want, most, data in
-                 zip((p.n_train, p.n_test), PROFILES[p.profile][:2], (train, test), strict=True)]
-        train, test = random_part(train, test, *sizes, p.seed)
+        n_train, n_test = (want or min(most or len(data), len(data)) for want, most, data in
+                           zip((p.n_train, p.n_test), PROFILES[p.profile][:2], (train, test), strict=True))
+        train, test = random_part(train, test, n_train, n_test, p.seed)
         self._data = {"train": train.fingerprint(), "test": test.fingerprint()}
         return train, test
 
@@ -211,8 +212,9 @@ class Run:
             raise RunError(f"step {step!r} of run {self.name} has not run yet: run {notebook_of(step)} "
                            f"first, or the whole sequence with\n  {self.command()}")
         manifest = read_manifest(file)
-        if manifest is None or (changed := changed_output(self.path / step, manifest)):
-            raise RunError(f"{file.parent / (changed if manifest else file.name)} is damaged or was changed since step "
+        changed = file.name if manifest is None else changed_output(self.path / step, manifest)
+        if manifest is None or changed is not None:
+            raise RunError(f"{file.parent / str(changed)} is damaged or was changed since step "
                            f"{step!r} wrote it: run {notebook_of(step)} again, which makes it anew, or the whole "
                            f"sequence with\n  {self.command()}")
         return manifest

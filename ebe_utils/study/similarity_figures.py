@@ -1,15 +1,23 @@
 """Drawings of why two images are similar."""
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from ..data import as_tensor, scale
 from ..properties import foreground
+from ..similarity import Similarity
 from .figures import draw_image
 
 
-def draw_heat(axes, image, values, colors="RdBu_r", low=None, high=None, title="", xlabel=""):
+def draw_heat(axes: Axes, image: torch.Tensor, values: np.ndarray, colors: str = "RdBu_r", low: float | None = None,
+              high: float | None = None, title: str = "", xlabel: str = "") -> AxesImage:
     """A map over an image (C, H, W), one square for each position, under the outline of the image's foreground.
 
     Not smoothed, since squares are what is summed, nor see-through, so that the colour bar holds. Without low and
@@ -27,7 +35,8 @@ def draw_heat(axes, image, values, colors="RdBu_r", low=None, high=None, title="
     return heat
 
 
-def similarity_figure(similarities, unit="contribution to the cosine"):
+def similarity_figure(similarities: Sequence[Similarity],
+                      unit: str = "contribution to the cosine") -> tuple[Figure, pd.DataFrame]:
     """One row for each `Similarity`: image, neighbour, what each position adds on either (red: makes them similar,
     blue: different), and Grad-CAM. Returns (figure, data)."""
     height = 1.75 * len(similarities) + 0.45  # laid out by hand, which is much faster

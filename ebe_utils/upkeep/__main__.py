@@ -1,7 +1,8 @@
-"""Upkeep of the checkout: `python -m ebe_utils.upkeep publish`, `keep RUN`, `reference [RUN ...]`."""
+"""Upkeep of the checkout: `python -m ebe_utils.upkeep publish`, `keep RUN`, `reference [RUN ...]`, `draw`."""
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..study.cli import read, reported
@@ -10,16 +11,18 @@ from ..study.parameters import Parameters
 from ..study.run import Run
 from ..study.step import notebook_of
 from .committed import REFERENCE, keep_results, update_readme
+from .drawing import draw
 from .publishing import publish
 
 
-def parser():
-    """The parser of the three commands."""
+def parser() -> argparse.ArgumentParser:
+    """The parser of the commands."""
     main = argparse.ArgumentParser(prog="python -m ebe_utils.upkeep", allow_abbrev=False,
-                                   description=__doc__.splitlines()[0])
+                                   description=str(__doc__).splitlines()[0])
     commands = main.add_subparsers(dest="command", required=True)
     commands.add_parser("publish", help="run the notebooks with the defaults and commit-ready outputs",
                         allow_abbrev=False)
+    commands.add_parser("draw", help="draw docs/architecture.svg anew", allow_abbrev=False)
     keep = commands.add_parser("keep", help="copy the tables of finished runs to data/reference and to the README",
                                allow_abbrev=False)
     keep.add_argument("names", nargs="+", metavar="RUN", help="name of a run's folder")
@@ -29,23 +32,23 @@ def parser():
     return main
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 (something failed) or 2 (something was asked for wrongly)."""
     options, wrong = read(argv, parser())
     if wrong:
         print(wrong, file=sys.stderr)
         return 2
-    return reported(lambda: _publish() if options.command == "publish" else _keep(options))
+    return reported({"publish": _publish, "draw": draw}.get(options.command, lambda: _keep(options)))
 
 
-def _publish():
+def _publish() -> None:
     publish(run_notebooks(Parameters(), ["all"]))
     update_readme()
 
 
-def _keep(options):
+def _keep(options: argparse.Namespace) -> None:
     known = Run.kept(REFERENCE)
-    for name in options.names or known:
+    for name in " ".join(options.names).split() or known:  # RUNS="a b" comes as one word
         if options.command == "reference":
             if name not in known:
                 raise ValueError(f"there is no run {name!r} in {REFERENCE}; there are {', '.join(known) or 'none'}.")

@@ -9,7 +9,6 @@ import argparse
 import importlib.util
 import json
 import platform
-import re
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from ..layers import conv_layers
 from ..memory import peak_memory
 from ..model import load_model, predict_logits, resnet18_for, save_model
 from ..search.kernels import exact_distances
+from ..study.cli import words
 from ..study.provenance import processor, versions
 from ..tables import KS
 from ..training import train
@@ -214,8 +214,7 @@ def main(argv=None):
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=there, help="(default: all that are installed)")
     for hidden in ("--folder", "--way", "--network"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
-    argv = [re.sub(r"^([A-Z]+)=", lambda m: f"--{m[1].lower()}=", word)  # as make passes them on
-            for word in (sys.argv[1:] if argv is None else argv)]
+    argv = words(argv)
     options = parser.parse_args(argv)
     if options.way:
         _Bench(options).measure(options.way)

@@ -3,14 +3,17 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from ..files import write_text
 from ..study.notebooks import notebook_paths
+from ..study.pages import without_widgets
+from ..study.run import Run
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
-def publish(run, folder=CHECKOUT / "notebooks", figures=CHECKOUT / "figures"):
+def publish(run: Run, folder: Path = CHECKOUT / "notebooks", figures: Path = CHECKOUT / "figures") -> None:
     """Put a run's executed notebooks and figures where they are committed, without what papermill adds."""
     for path in notebook_paths(run.path / "notebooks"):
         write_text(Path(folder) / path.name, clean(json.loads(path.read_text(encoding="utf-8"))))
@@ -20,7 +23,7 @@ def publish(run, folder=CHECKOUT / "notebooks", figures=CHECKOUT / "figures"):
                         ignore=shutil.ignore_patterns("manifest.json", ".*"))
 
 
-def clean(notebook):
+def clean(notebook: dict[str, Any]) -> str:
     """The text of an executed notebook as it is committed: no injected cell, no metadata but tags, no widgets."""
     cells = [c for c in notebook["cells"] if "injected-parameters" not in c["metadata"].get("tags", ())]
     for number, cell in enumerate(cells):
@@ -28,9 +31,7 @@ def clean(notebook):
         tags = cell["metadata"].get("tags")
         cell["metadata"] = {"tags": tags} if tags else {}
         if cell["cell_type"] == "code":
-            # A progress bar is a widget, which lives in the browser only.
-            cell["outputs"] = [output for output in cell["outputs"]
-                               if "application/vnd.jupyter.widget-view+json" not in output.get("data", {})]
+            cell["outputs"] = without_widgets(cell["outputs"])
     notebook["cells"] = cells
     notebook["metadata"] = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
                             "language_info": {"name": "python"}}
