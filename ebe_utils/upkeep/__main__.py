@@ -1,4 +1,4 @@
-"""Upkeep of the checkout: `python -m ebe_utils.upkeep publish`, `keep RUN`, `reference [RUN ...]`."""
+"""Upkeep of the checkout: `python -m ebe_utils.upkeep publish`, `keep RUN`, `reference [RUN ...]`, `results`."""
 
 import argparse
 import sys
@@ -9,23 +9,24 @@ from ..study.notebooks import run_notebooks
 from ..study.parameters import Parameters
 from ..study.run import Run
 from ..study.step import notebook_of
-from .committed import REFERENCE, keep_results, update_readme
+from .committed import REFERENCE, keep_results, update_results
 from .publishing import publish
 
 
 def parser():
-    """The parser of the three commands."""
+    """The parser of the commands."""
     main = argparse.ArgumentParser(prog="python -m ebe_utils.upkeep", allow_abbrev=False,
                                    description=__doc__.splitlines()[0])
     commands = main.add_subparsers(dest="command", required=True)
     commands.add_parser("publish", help="run the notebooks with the defaults and commit-ready outputs",
                         allow_abbrev=False)
-    keep = commands.add_parser("keep", help="copy the tables of finished runs to data/reference and to the README",
+    keep = commands.add_parser("keep", help="copy the tables of finished runs to data/reference and to docs/results.md",
                                allow_abbrev=False)
     keep.add_argument("names", nargs="+", metavar="RUN", help="name of a run's folder")
     again = commands.add_parser("reference", help="do all runs of data/reference again, and keep their tables",
                                 allow_abbrev=False)
     again.add_argument("names", nargs="*", metavar="RUN", help="only these")
+    commands.add_parser("results", help="write the tables of docs/results.md anew", allow_abbrev=False)
     return main
 
 
@@ -35,12 +36,14 @@ def main(argv=None):
     if wrong:
         print(wrong, file=sys.stderr)
         return 2
+    if options.command == "results":
+        return reported(update_results)
     return reported(lambda: _publish() if options.command == "publish" else _keep(options))
 
 
 def _publish():
     publish(run_notebooks(Parameters(), ["all"]))
-    update_readme()
+    update_results()
 
 
 def _keep(options):
@@ -52,7 +55,7 @@ def _keep(options):
             steps = [file.parent.name for file in known[name].path.glob("*/manifest.json")]
             run_notebooks(known[name].parameters, sorted({Path(notebook_of(step)).stem for step in steps}))
         print("kept:", keep_results(Run.open(name)))
-    update_readme()
+    update_results()
 
 
 if __name__ == "__main__":
