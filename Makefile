@@ -30,7 +30,7 @@ reference: $(VENV)/installed
 	@$(BIN)/python -m ebe_utils.upkeep reference $(RUNS)
 
 site: $(VENV)/site
-	$(BIN)/sphinx-build -q -W --keep-going -c docs . build/site
+	$(BIN)/sphinx-build -q -W --keep-going -c docs -d build/doctrees . build/site
 	@echo "build/site/index.html"
 
 $(VENV)/site: $(VENV)/installed

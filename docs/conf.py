@@ -24,7 +24,7 @@ version = release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]
 root_doc = "docs/index"
-include_patterns = ["docs/*.md", "notebooks/*.ipynb", "data/README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+include_patterns = ["docs/*.md", "notebooks/*.ipynb", "data/README.md", "CONTRIBUTING.md"]
 # Folders that are not even looked into.
 exclude_patterns = [".*", "build", "ebe_utils", "figures", "tests", "data/[!R]*", "**/.ipynb_checkpoints"]
 
@@ -33,9 +33,9 @@ nb_ipywidgets_js = {}  # no page has a widget, and their script would come from 
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 myst_heading_anchors = 3
 
-suppress_warnings = ["toc.no_match"]
 autodoc_typehints = "none"
 autodoc_inherit_docstrings = False
+toc_object_entries_show_parents = "hide"
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 
 html_theme = "sphinx_book_theme"
@@ -52,10 +52,18 @@ def plain(app, what, name, obj, options, lines):
     text = "\n".join(line.strip() for line in lines).strip()
     parts = re.split(r"`([^`\n]+)`", text)
     for at, part in enumerate(parts):
-        parts[at] = f"``{part}``" if at % 2 else re.sub(r"([\\*`|_])", r"\\\1", part)
-    # A blank, which does not show, keeps ``code`` apart from a letter that follows it.
-    lines[:] = re.sub(r"(``[^`\n]+``)(?=\w)", r"\1\\ ", "".join(parts)).split("\n")
-    lines.append("")
+        if at % 2:
+            parts[at] = f"``{part}``"
+        else:
+            parts[at] = re.sub(r"([\\*`|_])", r"\\\1", part)
+            if at and re.match(r"\w", part):  # a blank that does not show, for markup must end at a word's end
+                parts[at] = "\\ " + parts[at]
+    lines[:] = [*"".join(parts).split("\n"), ""]
+
+
+def skip(app, what, name, obj, skipped, options):
+    """scikit-learn's own methods for metadata routing are left out."""
+    return True if re.fullmatch(r"set_\w+_request", name) else None
 
 
 class Library(SphinxDirective):
@@ -75,4 +83,5 @@ class Library(SphinxDirective):
 
 def setup(app):
     app.connect("autodoc-process-docstring", plain)
+    app.connect("autodoc-skip-member", skip)
     app.add_directive("library", Library)

@@ -294,6 +294,7 @@ def test_choices_by_hand():
 
 def test_markdown_by_hand():
     assert markdown(pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})) == "| a | b |\n| --- | --- |\n| 1 | x |\n| 2 | y |\n"
+    assert markdown(pd.DataFrame({"a": ["1 ± 2 / 3"]})).endswith("| 1\xa0±\xa02\xa0/\xa03 |\n")
 
 
 # --- what is committed ---------------------------------------------------------------------------------------------

@@ -113,6 +113,9 @@ def benchmark_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A DataFrame as a table in Markdown."""
+    """A DataFrame as a table in Markdown; numbers with their deviation are not broken into two lines."""
     rows = [list(table), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    text = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    for mark in ("±", "/"):
+        text = text.replace(f" {mark} ", f"\N{NO-BREAK SPACE}{mark}\N{NO-BREAK SPACE}")
+    return text
