@@ -143,7 +143,7 @@ def agreement_table(runs: Iterable[Run], k: int = 10, layers: tuple[int, ...] = 
     return pd.DataFrame(rows)
 
 
-def _faithfulness(run, layer, k):
+def _faithfulness(run: Run, layer: int, k: int) -> dict[str, float]:
     """Shares of test images: the network right, the vote right, both say the same, the same where it is wrong."""
     at = _sweep(run).set_index(["layer", "k"]).loc[(layer, k)]
     together = run_table(run, "together.csv", index_col=0)

@@ -84,7 +84,7 @@ def update_results(path: Path = RESULTS, root: Path = REFERENCE) -> None:
     write_text(path, text)
 
 
-def _tables(root):
+def _tables(root: Path) -> dict[str, pd.DataFrame]:
     """{name: DataFrame} of all that docs/results.md shows."""
     runs = Run.kept(root).values()
     tables = {"results": results.results_table(runs), "agreement": results.agreement_table(runs),
