@@ -5,6 +5,7 @@
 # make bench the layer sweep beside what one would write instead: make bench DATASET=mnist TRAIN=10000 TEST=2000
 # make notebooks  execute the committed notebooks anew, with the defaults, and the figures that go with them
 # make reference  do the runs of data/reference again: make reference RUNS=mnist-paper-seed0 for one of them
+# make site  the pages of docs/ and the notebooks as a web site, build/site/index.html; needs no network
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ SLOW := test_sequence.py test_real_data.py
 # A text as one word of the shell, which does not act on anything in it.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: run check test bench notebooks reference clean
+.PHONY: run check test bench notebooks reference site clean
 
 # Every variable given on the command line is a parameter: DATASET=mnist means --dataset mnist.
 run: $(VENV)/installed
@@ -40,6 +41,14 @@ notebooks: $(VENV)/installed
 
 reference: $(VENV)/installed
 	@$(BIN)/python -m ebe_utils.upkeep reference $(if $(RUNS),$(call quoted,$(RUNS)))
+
+site: $(VENV)/site
+	$(BIN)/sphinx-build -q -W --keep-going -c docs -d build/doctrees . build/site
+	@echo "build/site/index.html"
+
+$(VENV)/site: $(VENV)/installed
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[site]'
+	@touch $@
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }

@@ -1,6 +1,7 @@
 """The files around the package agree with each other."""
 
 import ast
+import importlib
 import json
 import re
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import tomllib
 from dataclasses import fields
 
-import pandas as pd
+import numpy as np
 import pytest
 import yaml
 
@@ -18,6 +19,7 @@ from ebe_utils.study.notebooks import notebook_paths
 from ebe_utils.study.parameters import Parameters
 from ebe_utils.upkeep.drawing import DRAWING, draw
 from ebe_utils.upkeep.publishing import CHECKOUT
+from ebe_utils.votes import one_hot
 
 CONDA = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}
 
@@ -41,29 +43,67 @@ def test_every_dependency_is_pinned_without_an_address():
     assert not re.search(r"://|@", (CHECKOUT / "constraints.txt").read_text())
 
 
-def test_readme_and_makefile_speak_of_the_same_targets():
+README = CHECKOUT / "README.md"
+PAGES = [README, *sorted((CHECKOUT / "docs").glob("*.md"))]
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text().splitlines()) <= 150
+
+
+def test_pages_and_makefile_speak_of_the_same_targets():
     targets = set(re.findall(r"^\.PHONY: (.*)$", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)[0].split())
-    used = set(re.findall(r"(?:^|`)make (\w+)", (CHECKOUT / "README.md").read_text(), re.MULTILINE))
-    assert {"run", "test", "notebooks"} <= used <= targets
+    for page in PAGES:
+        used = set(re.findall(r"(?:^|`)make (\w+)", page.read_text(), re.MULTILINE))
+        assert used <= targets, page.name
+        assert page != README or {"run", "test"} <= used
 
 
-def test_links_of_the_readme_lead_to_files():
-    links = re.findall(r"\]\((?!https?:|#)([^)#]+)\)|src=\"(?!https?:)([^\"]+)\"", (CHECKOUT / "README.md").read_text())
-    assert links
+def anchors(page):
+    """What GitHub and MyST make of a page's headings: lower case, no punctuation, hyphens for blanks."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_a_page_lead_to_files_and_headings(page):
+    links = re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text())
+    assert links or page != README
     for link in links:
-        assert (CHECKOUT / (link[0] or link[1])).exists(), link
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
 
 
-def test_the_readme_shows_the_committed_benchmark():
-    table = pd.read_csv(CHECKOUT / "data/reference/benchmark/mnist/table.csv")
-    known = {(f"{seconds:,.0f}", f"{ratio:,.{0 if round(ratio) == 1 or ratio > 10 else 1}f}"): f"{peak:.1f}"
-             for seconds, ratio, peak in table[["seconds", "x forward", "peak GiB"]].itertuples(index=False)}
-    rows = re.findall(r"^\|[^|]*\| \**([\d,]+)\** \| \**([\d.,]+)\** \| ?\**([\d.]*)\** \|$",
-                      (CHECKOUT / "README.md").read_text(), re.MULTILINE)
-    assert len(rows) == 7
-    for seconds, ratio, peak in rows:
-        assert (seconds, ratio) in known
-        assert peak in ("", known[seconds, ratio])
+def test_the_readme_lists_every_notebook():
+    names = re.findall(r"^\| \[(\w+)\]\(notebooks/\1\.ipynb\)", README.read_text(), re.MULTILINE)
+    assert names == sorted(path.stem for path in (CHECKOUT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("page", [README, CHECKOUT / "docs" / "guide.md"], ids=lambda page: page.name)
+def test_the_first_example_of_a_page_runs(page, monkeypatch):
+    code = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)[0]
+    small = code.replace('load_dataset("digits")', 'load_dataset("digits", n_train=60, n_test=20)').replace(
+        "epochs=5", "epochs=1").replace("select(model, train_set)", "select(model, train_set, ks=[1, 3])")
+    assert small.count("n_train=60") == small.count("epochs=1") == small.count("ks=[1, 3]") == 1
+    names = {}
+    exec(small, names)
+    ebe, w, labels = names["ebe"], names["w"], names["train_set"].labels
+    np.testing.assert_allclose(w @ one_hot(labels, 10), ebe.predict_proba(names["test_set"].images))
+    np.testing.assert_allclose(w.sum(1), 1)
+    assert {"accuracy", "agreement"} <= set(names["sweep"].columns)
+    assert names["chosen"].k in (1, 3)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_on_pages_imports_what_there_is(page):
+    for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("ebe_utils"):
+                module = importlib.import_module(node.module)
+                for name in node.names:
+                    assert hasattr(module, name.name), f"{node.module}.{name.name}"
 
 
 # --- packaging -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Results that are committed: what is kept of a run, how it is opened again, and that README and figures show it."""
+"""Results that are committed: what is kept of a run, how it is opened again, and that pages and figures show it."""
 
 import json
 import re
@@ -8,16 +8,29 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.datasets import load_digits
+from sklearn.model_selection import KFold, StratifiedShuffleSplit, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
 
 from ebe_utils.layer_neighbors import LayerNeighbors
 from ebe_utils.study.claims import judge_claims
 from ebe_utils.study.figures import accuracy_figure
-from ebe_utils.study.results import choices_table, evaluation_table, groups, results_table, seeds_table, verdicts_table
+from ebe_utils.study.results import (
+    AROUND_15,
+    agreement_table,
+    choices_table,
+    evaluation_table,
+    groups,
+    results_table,
+    seeds_table,
+    taps_table,
+    verdicts_table,
+)
 from ebe_utils.study.run import Run
 from ebe_utils.study.step import RunError
 from ebe_utils.tables import save_tables
 from ebe_utils.upkeep.__main__ import main
-from ebe_utils.upkeep.committed import keep_results, markdown, update_readme
+from ebe_utils.upkeep.committed import benchmark_table, keep_results, markdown, update_results
 from ebe_utils.upkeep.publishing import CHECKOUT
 
 SEEDS = (3, 4)
@@ -104,7 +117,7 @@ def test_runs_that_are_done_again_go_through_all_notebooks_that_are_kept(kept, t
     again = {}
     monkeypatch.setattr("ebe_utils.upkeep.__main__.REFERENCE", tmp_path / "reference")
     monkeypatch.setattr("ebe_utils.upkeep.__main__.run_notebooks", lambda p, only: again.update({p.seed: only}))
-    for name in ("keep_results", "update_readme"):
+    for name in ("keep_results", "update_results"):
         monkeypatch.setattr(f"ebe_utils.upkeep.__main__.{name}", lambda *given: None)
     assert main(["reference"]) == 0
     usual = ["01_train", "04_layer_sweep", "05_figures", "07_claims"]
@@ -160,18 +173,97 @@ def test_figures_are_drawn_over_the_seeds(kept, tmp_path):
     assert not (folder / "examples.csv").exists()
 
 
-def test_the_readme_is_updated_between_its_comments(kept, tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- results -->\nold\n<!-- end of results -->\nbetween\n"
-                      "<!-- verdicts -->\n<!-- end of verdicts -->\nafter\n")
-    shutil.rmtree(tmp_path / "reference" / kept[0].name / "choosing")  # made up for the test, and no table of choices
-    update_readme(readme, tmp_path / "reference")
-    text = readme.read_text()
+def test_agreement_by_hand(kept):
+    """Counted again from the neighbours themselves, not from the tables that `agreement_table` reads."""
+    row = agreement_table(kept, layers=(0, 14)).iloc[0]
+    shares = {layer: [] for layer in (0, 14)}
+    for run in kept:
+        found = LayerNeighbors.load(run.file("sweep", "neighbors.safetensors"))
+        wrong = found.network != found.test_labels
+        for layer, seen in shares.items():
+            counts = np.stack([np.bincount(found.train_labels[i[:10]], minlength=10) for i in found.indices[layer]])
+            vote = counts.argmax(1)
+            seen.append([(vote == found.test_labels).mean(), (vote == found.network).mean(),
+                         (vote == found.network)[wrong].mean()])
+    for layer, name in ((0, "raw pixels"), (14, "layer 14")):
+        assert row[name] == " / ".join(f"{100 * value:.1f}" for value in np.mean(shares[layer], axis=0))
+
+
+def test_agreement_on_mistakes_of_a_network_without_any(kept, tmp_path):
+    file = kept[0].file("sweep", "together.csv")
+    together = pd.read_csv(file, index_col=0)
+    together.loc["network"], together["network"] = together.loc["all"], together["all"]
+    sweep = pd.read_csv(kept[0].file("sweep", "sweep.csv"))
+    sweep["agreement"] = sweep["accuracy"]  # what agreement is where the network is always right
+
+    class Perfect:
+        parameters = kept[0].parameters
+
+        def file(self, step, name):
+            table = together if name == "together.csv" else sweep.set_index("layer")
+            table.to_csv(tmp_path / name)
+            return tmp_path / name
+
+    assert agreement_table([Perfect()], layers=(14,)).iloc[0]["layer 14"].endswith(" / –")
+
+
+def test_the_results_page_is_updated_between_its_comments(kept, tmp_path, monkeypatch):
+    page, root, names = tmp_path / "results.md", tmp_path / "reference", ("results", "agreement", "verdicts")
+    shutil.rmtree(root / kept[0].name / "choosing")  # made up for the test, and no table of choices
+    shutil.copytree(CHECKOUT / "data" / "reference" / "benchmark" / "mnist", root / "benchmark" / "mnist")
+    monkeypatch.setattr("ebe_utils.upkeep.committed.results.taps_table", lambda runs: pd.DataFrame({"taken at": []}))
+    places = {name: f"<!-- {name} -->\nold\n<!-- end of {name} -->\n"
+              for name in (*names, "taps", "evaluation", "choices", "benchmark mnist")}
+    page.write_text("before\n" + "between\n".join(places.values()) + "after\n")
+    update_results(page, root)
+    text = page.read_text()
     assert "old" not in text
-    assert re.fullmatch(r"before\n<!-- results -->\n(\|.*\|\n){3}<!-- end of results -->\nbetween\n<!-- verdicts -->\n"
-                        r"(\|.*\|\n){12}<!-- end of verdicts -->\nafter\n", text)
-    update_readme(readme, tmp_path / "reference")
-    assert readme.read_text() == text
+    assert re.match(r"before\n<!-- results -->\n(\|.*\|\n){3}<!-- end of results -->\nbetween\n<!-- agreement -->\n"
+                    r"(\|.*\|\n){3}<!-- end of agreement -->\nbetween\n<!-- verdicts -->\n"
+                    r"(\|.*\|\n){5,}<!-- end of verdicts -->\nbetween\n", text)
+    assert text.endswith("<!-- end of benchmark mnist -->\nafter\n")
+    update_results(page, root)
+    assert page.read_text() == text
+    page.write_text(text.replace("<!-- agreement -->", ""))
+    with pytest.raises(ValueError, match="0 places for the table 'agreement'.*<!-- agreement -->"):
+        update_results(page, root)
+
+
+def test_the_results_command_writes_the_page(monkeypatch):
+    called = []
+    monkeypatch.setattr("ebe_utils.upkeep.__main__.update_results", lambda: called.append(True))
+    assert main(["results"]) == 0
+    assert called == [True]
+
+
+def test_taps_by_hand(tmp_path):
+    class Tapped:
+        def __init__(self, seed):
+            self.parameters, self.folder = replace(Run.start(seed=seed).parameters), tmp_path / str(seed)
+
+        def file(self, step, name):
+            self.folder.mkdir(exist_ok=True)
+            rows = [(layer, tap, pooling, cosine, place / 100 + self.parameters.seed / 10 + (pooling == "averaged"))
+                    for place, (layer, tap, cosine) in enumerate(AROUND_15.values())
+                    for pooling in ("averaged", "flattened")]
+            pd.DataFrame(rows, columns=["layer", "tap", "pooling", "cosine", "accuracy"]).to_csv(self.folder / name)
+            return self.folder / name
+
+    found = taps_table([Tapped(0), Tapped(1)])
+    assert found["taken at"].tolist() == [*AROUND_15]
+    assert found["digits-quick"].tolist() == [f"{place + 5:.2f} ± 7.07" for place in range(len(AROUND_15))]
+    assert taps_table([Tapped(0)])["digits-quick"].tolist()[3] == "3.00"
+
+
+def test_benchmark_by_hand():
+    table = pd.DataFrame({"way": ["the bare forward pass", "ours, engine shortlist", "ours, engine faiss"],
+                          "seconds": [39.4, 1234.5, 80], "x forward": [1, 31.3, 2.04],
+                          "peak GiB": [1.04, np.nan, 2], "queries": [10000, 500, 16],
+                          "other votes": [np.nan, "0 of 9", "1 of 9"]})
+    assert benchmark_table(table).to_numpy().tolist() == [
+        ["the bare forward pass", "39", "1", "1.0", "10,000", ""],
+        ["**this package**", "1,234", "31", "", "500", "0 of 9"],
+        ["this package, engine faiss", "80", "2.0", "2.0", "16", "1 of 9"]]
 
 
 def test_evaluations_side_by_side_by_hand():
@@ -202,6 +294,7 @@ def test_choices_by_hand():
 
 def test_markdown_by_hand():
     assert markdown(pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})) == "| a | b |\n| --- | --- |\n| 1 | x |\n| 2 | y |\n"
+    assert markdown(pd.DataFrame({"a": ["1 ± 2 / 3"]})).endswith("| 1\xa0±\xa02\xa0/\xa03 |\n")
 
 
 # --- what is committed ---------------------------------------------------------------------------------------------
@@ -209,11 +302,88 @@ def test_markdown_by_hand():
 COMMITTED = groups(Run.kept().values())
 
 
-def test_the_readme_shows_the_committed_results(tmp_path):
-    shutil.copyfile(CHECKOUT / "README.md", tmp_path / "README.md")
-    update_readme(tmp_path / "README.md")
-    assert (tmp_path / "README.md").read_text() == (CHECKOUT / "README.md").read_text()
+def test_the_results_page_shows_the_committed_results(tmp_path):
+    shutil.copyfile(CHECKOUT / "docs" / "results.md", tmp_path / "results.md")
+    update_results(tmp_path / "results.md")
+    assert (tmp_path / "results.md").read_text() == (CHECKOUT / "docs" / "results.md").read_text()
     assert COMMITTED
+
+
+def _measured():
+    """(page, words that it must contain) for the numbers on which its sentences rest, from the committed tables."""
+    readme, findings, results = "README.md", "docs/findings.md", "docs/results.md"
+
+    def over(group, column, layer=14):
+        same = [pd.read_csv(run.file("sweep", "sweep.csv")).set_index(["layer", "k"]) for run in COMMITTED[group]]
+        return 100 * np.mean([sweep.loc[(layer, 10), column] for sweep in same])
+
+    def mistakes(group, layer):
+        row = agreement_table(COMMITTED[group], layers=(layer,)).iloc[0]
+        return float(row[f"layer {layer}"].split(" / ")[2])
+
+    vote, network, agreement = ({group: over(group, column) for group in COMMITTED}
+                                for column in ("accuracy", "network_accuracy", "agreement"))
+    m, f, c = "mnist-paper", "fashion_mnist-paper", "cifar10-paper"
+    yield readme, f"agree with the network on {agreement[c]:.0f} % of the test images"
+    yield readme, f"and repeat {mistakes(c, 14):.0f} % of its mistakes"
+    on_par = (f"MNIST {vote[m]:.1f} % against {network[m]:.1f} (agreement {agreement[m]:.1f} %), Fashion-MNIST "
+              f"{vote[f]:.1f} against {network[f]:.1f} ({agreement[f]:.1f} %), CIFAR-10 {vote[c]:.1f} against "
+              f"{network[c]:.1f} ({agreement[c]:.1f} %)")
+    yield readme, on_par
+    repeats = (f"{mistakes(m, 14):.0f} % of {{}} on MNIST, {mistakes(f, 14):.0f} % on Fashion-MNIST and "
+               f"{mistakes(c, 14):.0f} % on CIFAR-10")
+    yield readme, repeats.format("them")
+    yield findings, repeats.format("the network's mistakes")
+    deep = " ".join(f"{mistakes(group, 19):.0f}{end}" for group, end in ((m, ","), (f, " and"), (c, " %")))
+    yield readme, f"Layer 19 repeats more: {deep}"
+    yield findings, f"layer 19 repeats {deep}"
+
+    jaccard = {group: pd.read_csv(COMMITTED[group][0].file("evaluation", "summary.csv")).set_index("metric")
+               for group in (m, f, c)}
+    moved = {group: table.loc["stability, one pixel: Jaccard", "layer 14"] for group, table in jaccard.items()}
+    yield readme, f"index {moved[m]:.2f} on MNIST, {moved[f]:.2f} on Fashion-MNIST, {moved[c]:.2f} on CIFAR-10"
+    shows = jaccard[c].loc["small network: examples that show the shortcut"]
+    for page in (readme, findings):
+        yield page, f"{100 * shows['layer 14']:.0f} % of them"
+    removal = [table.loc["small network: removal, fall of probability", "layer 14"] for table in jaccard.values()]
+    yield readme, f"by {min(removal):.2f} to {max(removal):.2f}"
+
+    run = next(run for run in COMMITTED[c] if (run.path / "choosing").exists())
+    choices = pd.read_csv(run.file("choosing", "choices.csv")).set_index("rule")
+    best, own = choices.loc["held out, unseen", "accuracy"], choices.loc["the network itself", "accuracy"]
+    for page in (readme, findings):
+        yield page, (f"selects layer {choices.loc['held out, unseen', 'layer']} with NNK voting: {100 * best:.1f} %, "
+                     f"{100 * (best - own):.1f} points above the network")
+    chosen = agreement_table([run], layers=(9,)).iloc[0]["layer 9"].split(" / ")
+    for page in (readme, findings):
+        yield page, f"agrees with the network on {float(chosen[1]):.0f} % of the images"
+        yield page, f"repeats {float(chosen[2]):.0f} % of its mistakes"
+
+    def tap(group, layer, tap, column="accuracy"):
+        tables = [pd.read_csv(run.file("taps", "taps.csv")).query(
+            f"layer == {layer} and tap == '{tap}' and pooling == 'flattened' and cosine == 'raw'")[column].item()
+            for run in COMMITTED[group]]
+        return np.mean(tables)
+
+    yield results, (f"at the ReLU after layer 14: on CIFAR-10 from {100 * tap(c, 14, 'convolution'):.0f} to "
+                    f"{100 * tap(c, 14, 'ReLU'):.0f} %")
+    yield results, f"the mean cosine at layer 16 of MNIST is {tap(m, 16, 'convolution', 'mean cosine'):.2f}"
+
+
+@pytest.mark.parametrize(("page", "words"), [*_measured()])
+def test_sentences_state_what_the_tables_hold(page, words):
+    assert words in " ".join((CHECKOUT / page).read_text().split())
+
+
+def test_the_digits_are_easier_where_writers_repeat():
+    """docs/results.md: nearest neighbour in pixels, split at random and with blocks of consecutive images held out."""
+    images, labels = load_digits(return_X_y=True)
+    nearest = KNeighborsClassifier(1, metric="cosine")
+    random = cross_val_score(nearest, images, labels, cv=StratifiedShuffleSplit(5, test_size=360, random_state=0))
+    blocks = cross_val_score(nearest, images, labels, cv=KFold(5))
+    page = " ".join((CHECKOUT / "docs" / "results.md").read_text().split())
+    assert (f"for {100 * random.mean():.1f} % of them with random splits, and for {100 * blocks.mean():.1f} % when "
+            "blocks of consecutive images are held out") in page
 
 
 @pytest.mark.parametrize("group", COMMITTED)

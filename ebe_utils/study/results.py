@@ -123,3 +123,56 @@ def _in_short(verdicts):
         return "–"
     n = len(verdicts)
     return counts.index[0] if n == 1 else ", ".join(f"{v} ({count} of {n})" for v, count in counts.items())
+
+
+def agreement_table(runs: Iterable[Run], k: int = 10, layers: tuple[int, ...] = (0, 9, 14, 19)) -> pd.DataFrame:
+    """How far the vote is the network's answer: a row for each group of runs, a column for each of `layers`.
+
+    A cell gives, in per cent of the test images and as means over the seeds, the vote's accuracy, its agreement with
+    the network, and its agreement on those images that the network gets wrong (– if there are none). 0: raw pixels.
+    k: one of those in together.csv (1, 3, 5, 10, 20, 50).
+    """
+    rows = []
+    for group, same in groups(runs).items():
+        row: dict[str, object] = {"runs": group, "network: accuracy": None}
+        for layer in layers:
+            measured = pd.DataFrame([_faithfulness(run, layer, k) for run in same]).mean()
+            row["network: accuracy"] = f"{100 * measured['network']:.1f}"
+            row[f"layer {layer}" if layer else "raw pixels"] = " / ".join(
+                "–" if pd.isna(share) else f"{100 * share:.1f}"
+                for share in measured[["accuracy", "agreement", "on mistakes"]])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _faithfulness(run: Run, layer: int, k: int) -> dict[str, float]:
+    """Shares of test images: the network right, the vote right, both say the same, the same where it is wrong."""
+    at = _sweep(run).set_index(["layer", "k"]).loc[(layer, k)]
+    together = run_table(run, "together.csv", index_col=0)
+    n, right = together.loc["all", "all"], together.loc["network", "all"]
+    both_right = together.loc["network", f"{layer}/{k}"]
+    same_mistake = round(at["agreement"] * n) - both_right
+    return {"network": right / n, "accuracy": at["accuracy"], "agreement": at["agreement"],
+            "on mistakes": same_mistake / (n - right) if n > right else float("nan")}
+
+
+# Places at which an embedding can be taken around layer 15, and what is said of them: (layer, tap, cosine).
+AROUND_15 = {
+    "convolution 14": (14, "convolution", "raw"), "ReLU after 14, the input of 15": (14, "ReLU", "raw"),
+    "convolution 15": (15, "convolution", "raw"), "convolution 15, centred": (15, "convolution", "centred"),
+    "after the residual sum of 15": (15, "sum", "raw"),
+    **{f"convolution {layer}, also second in its block": (layer, "convolution", "raw") for layer in (12, 17, 20)},
+}
+
+
+def taps_table(runs: Iterable[Run], column: str = "accuracy") -> pd.DataFrame:
+    """Where the accuracy drops around layer 15: a row for each place, a column for each group of runs.
+
+    Accuracies (or what else taps.csv has) in per cent, mean ± standard deviation over the seeds.
+    """
+    columns = {}
+    for group, same in groups(runs).items():
+        taps = [pd.read_csv(run.file("taps", "taps.csv")).query("pooling == 'flattened'").set_index(
+            ["layer", "tap", "cosine"])[column] for run in same]
+        columns[group] = [_mean(pd.Series([table.loc[place] for table in taps])) for place in AROUND_15.values()]
+    return pd.DataFrame({"taken at": [*AROUND_15], **columns})

@@ -1,4 +1,4 @@
-"""Upkeep of the checkout: `python -m ebe_utils.upkeep publish`, `keep RUN`, `reference [RUN ...]`, `draw`."""
+"""Upkeep of the checkout: `python -m ebe_utils.upkeep` publish, keep RUN, reference [RUN ...], results, draw."""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ from ..study.notebooks import run_notebooks
 from ..study.parameters import Parameters
 from ..study.run import Run
 from ..study.step import notebook_of
-from .committed import REFERENCE, keep_results, update_readme
+from .committed import REFERENCE, keep_results, update_results
 from .drawing import draw
 from .publishing import publish
 
@@ -23,12 +23,13 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("publish", help="run the notebooks with the defaults and commit-ready outputs",
                         allow_abbrev=False)
     commands.add_parser("draw", help="draw docs/architecture.svg anew", allow_abbrev=False)
-    keep = commands.add_parser("keep", help="copy the tables of finished runs to data/reference and to the README",
+    keep = commands.add_parser("keep", help="copy the tables of finished runs to data/reference and to docs/results.md",
                                allow_abbrev=False)
     keep.add_argument("names", nargs="+", metavar="RUN", help="name of a run's folder")
     again = commands.add_parser("reference", help="do all runs of data/reference again, and keep their tables",
                                 allow_abbrev=False)
     again.add_argument("names", nargs="*", metavar="RUN", help="only these")
+    commands.add_parser("results", help="write the tables of docs/results.md anew", allow_abbrev=False)
     return main
 
 
@@ -38,12 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if wrong:
         print(wrong, file=sys.stderr)
         return 2
-    return reported({"publish": _publish, "draw": draw}.get(options.command, lambda: _keep(options)))
+    return reported({"publish": _publish, "draw": draw, "results": update_results}.get(
+        options.command, lambda: _keep(options)))
 
 
 def _publish() -> None:
     publish(run_notebooks(Parameters(), ["all"]))
-    update_readme()
+    update_results()
 
 
 def _keep(options: argparse.Namespace) -> None:
@@ -55,7 +57,7 @@ def _keep(options: argparse.Namespace) -> None:
             steps = [file.parent.name for file in known[name].path.glob("*/manifest.json")]
             run_notebooks(known[name].parameters, sorted({Path(notebook_of(step)).stem for step in steps}))
         print("kept:", keep_results(Run.open(name)))
-    update_readme()
+    update_results()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Results that are committed: tables of finished runs in data/reference/, their figures, and what the README says."""
+"""Results that are committed: tables of finished runs in data/reference/, their figures, and docs/results.md."""
 
 import json
 import re
@@ -9,13 +9,14 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from ..files import write_text
+from ..study import results
 from ..study.figures import accuracy_figure, save_figure, style
-from ..study.results import choices_table, evaluation_table, groups, results_table, seeds_table, title, verdicts_table
 from ..study.run import Run
 from ..study.step import RunError
 from .publishing import CHECKOUT
 
 REFERENCE = CHECKOUT / "data" / "reference"
+RESULTS = CHECKOUT / "docs" / "results.md"
 # What is kept of steps that not every run has been through.
 ALSO = {"evaluation": ["summary.csv"], "choosing": ["choices.csv", "optimism.csv", "ways.csv"]}
 
@@ -48,14 +49,14 @@ def keep_results(run, root=REFERENCE, figures=CHECKOUT / "figures"):
     shutil.rmtree(target, ignore_errors=True)
     part.rename(target)
     group, folder = run.parameters.group, Path(figures) / run.parameters.group
-    same = groups(Run.kept(root).values())[group]
+    same = results.groups(Run.kept(root).values())[group]
     if run.name == same[0].name:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(run.path / "figures", folder, ignore=shutil.ignore_patterns("*.json", "examples.csv", ".*"))
     with plt.rc_context():
         style()
         for name, column in ((next(folder.glob("figure*_accuracy.csv")).stem, "accuracy"), ("agreement", "agreement")):
-            figure, data = accuracy_figure(seeds_table(same), column=column, title=title(same))
+            figure, data = accuracy_figure(results.seeds_table(same), column=column, title=results.title(same))
             save_figure(folder, name, figure, data)
             plt.close(figure)
     return target
@@ -68,21 +69,53 @@ def _reported(runs, step, name, figures=CHECKOUT / "figures"):
     return {run: pd.read_csv(file) for run, file in found.items()}
 
 
-def update_readme(path=CHECKOUT / "README.md", root=REFERENCE):
-    """Write the tables of the committed runs into the README, between the comments that name them."""
-    runs = Run.kept(root).values()
+def update_results(path: Path = RESULTS, root: Path = REFERENCE) -> None:
+    """Write the tables of the committed runs into docs/results.md, between the comments that name them.
+
+    Raises ValueError if the page has no place for one of the tables.
+    """
     text = path.read_text(encoding="utf-8")
-    tables = {"results": results_table(runs), "verdicts": verdicts_table(runs),
-              "evaluation": evaluation_table(_reported(runs, "evaluation", "summary.csv")),
-              "choices": choices_table(_reported(runs, "choosing", "choices.csv"),
-                                       _reported(runs, "choosing", "optimism.csv"))}
-    for name, table in tables.items():
-        text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", lambda m, t=table: m[1] + markdown(t) + m[2],
-                      text, flags=re.DOTALL)
+    for name, table in _tables(root).items():
+        text, places = re.subn(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)",
+                               lambda m, t=table: m[1] + markdown(t) + m[2], text, flags=re.DOTALL)
+        if places != 1:
+            raise ValueError(f"{path} has {places} places for the table {name!r}; it needs one, between the lines "
+                             f"<!-- {name} --> and <!-- end of {name} -->.")
     write_text(path, text)
 
 
-def markdown(table):
-    """A DataFrame as a table in Markdown."""
+def _tables(root: Path) -> dict[str, pd.DataFrame]:
+    """{name: DataFrame} of all that docs/results.md shows."""
+    runs = Run.kept(root).values()
+    tables = {"results": results.results_table(runs), "agreement": results.agreement_table(runs),
+              "verdicts": results.verdicts_table(runs), "taps": results.taps_table(runs),
+              "evaluation": results.evaluation_table(_reported(runs, "evaluation", "summary.csv")),
+              "choices": results.choices_table(_reported(runs, "choosing", "choices.csv"),
+                                               _reported(runs, "choosing", "optimism.csv"))}
+    for file in sorted((Path(root) / "benchmark").glob("*/table.csv")):
+        tables[f"benchmark {file.parent.name}"] = benchmark_table(pd.read_csv(file))
+    return tables
+
+
+def benchmark_table(table: pd.DataFrame) -> pd.DataFrame:
+    """What is shown of a benchmark's table.csv: seconds of each way, beside the forward pass, and peak memory."""
+    def number(value: float, digits: int) -> str:
+        return "" if pd.isna(value) else f"{value:,.{digits}f}"
+
+    default = r"^ours, (engine shortlist|bounded search)$"  # the former and the present name of the default engine
+    ways = table["way"].str.replace(default, "**this package**", regex=True).str.replace("ours", "this package")
+    return pd.DataFrame({
+        "way": ways, "seconds": [number(value, 0) for value in table["seconds"]],
+        "× forward pass": [number(value, 1 if 1 < value < 10 else 0) for value in table["x forward"]],
+        "peak GiB": [number(value, 1) for value in table["peak GiB"]],
+        "measured on (queries)": [number(value, 0) for value in table["queries"]],
+        "votes that differ": table["other votes"].fillna("") if "other votes" in table else ""})
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A DataFrame as a table in Markdown; numbers with their deviation are not broken into two lines."""
     rows = [list(table), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    text = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    for mark in ("±", "/"):
+        text = text.replace(f" {mark} ", f"\N{NO-BREAK SPACE}{mark}\N{NO-BREAK SPACE}")
+    return text

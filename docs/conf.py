@@ -1,0 +1,87 @@
+"""The site: `make site` builds it from docs/, the notebooks and data/README.md, without executing anything.
+
+The source folder is the root of the checkout, so that links between pages, notebooks and figures are the same on the
+site as in the checkout; `include_patterns` names what belongs to the site.
+"""
+
+import pkgutil
+import re
+import tomllib
+from pathlib import Path
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+import ebe_utils
+
+ROOT = Path(__file__).resolve().parents[1]
+
+project = "EBE"
+author = "The EBE authors"
+copyright = f"{author}, MIT licence"
+version = release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]
+root_doc = "docs/index"
+include_patterns = ["docs/*.md", "notebooks/*.ipynb", "data/README.md", "CONTRIBUTING.md"]
+# Folders that are not even looked into.
+exclude_patterns = [".*", "build", "ebe_utils", "figures", "tests", "data/[!R]*", "**/.ipynb_checkpoints"]
+
+nb_execution_mode = "off"
+nb_ipywidgets_js = {}  # no page has a widget, and their script would come from the network
+myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_typehints = "none"
+autodoc_inherit_docstrings = False
+toc_object_entries_show_parents = "hide"
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+
+html_theme = "sphinx_book_theme"
+html_title = "EBE"
+html_static_path = ["_static"]
+html_extra_path = ["_root"]  # index.html at the top leads to docs/index.html
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_theme_options = {"show_toc_level": 2, "use_fullscreen_button": False, "use_download_button": False}
+
+
+def plain(app, what, name, obj, options, lines):
+    """Docstrings are plain text with `code` in single backticks: the latter is marked, all else is escaped."""
+    text = "\n".join(line.strip() for line in lines).strip()
+    parts = re.split(r"`([^`\n]+)`", text)
+    for at, part in enumerate(parts):
+        if at % 2:
+            parts[at] = f"``{part}``"
+        else:
+            parts[at] = re.sub(r"([\\*`|_])", r"\\\1", part)
+            if at and re.match(r"\w", part):  # a blank that does not show, for markup must end at a word's end
+                parts[at] = "\\ " + parts[at]
+    lines[:] = [*"".join(parts).split("\n"), ""]
+
+
+def skip(app, what, name, obj, skipped, options):
+    """scikit-learn's own methods for metadata routing are left out."""
+    return True if re.fullmatch(r"set_\w+_request", name) else None
+
+
+class Library(SphinxDirective):
+    """`.. library::`, all modules of the library (without study, which the notebooks run on, and upkeep)."""
+
+    def run(self):
+        skipped = ("ebe_utils.study", "ebe_utils.upkeep", "ebe_utils.__main__")
+        names = [module.name for module in pkgutil.walk_packages(ebe_utils.__path__, "ebe_utils.")
+                 if not module.name.startswith(skipped)]
+        lines = []
+        for name in names:
+            lines += [name, "-" * len(name), "", f".. automodule:: {name}", "   :no-index:", ""]
+        found = nodes.Element()
+        self.state.nested_parse(StringList(lines, "library"), 0, found, match_titles=True)
+        return found.children
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", plain)
+    app.connect("autodoc-skip-member", skip)
+    app.add_directive("library", Library)
