@@ -16,14 +16,15 @@ from .votes import check_weights
 
 
 def layer_sweep(model: nn.Module, train_set: Any, test_set: Any, layers: Layers = "all",
-                ks: Iterable[int] = range(1, 51), metric: str = "cosine", weights: str | Callable = "uniform",
+                ks: int | Iterable[int] = range(1, 51), metric: str = "cosine", weights: str | Callable = "uniform",
                 pooling: str = "none", **options: Any) -> pd.DataFrame:
     """Accuracy and agreement of EBE for every layer and k: `sweep_table` of `layer_neighbors`, which see.
 
     ks: numbers of examples; a single one may be given as it is. options: of `layer_neighbors`.
     """
     train_set, test_set = as_image_set(train_set), as_image_set(test_set)
-    ks = [ks] if isinstance(ks, int | np.integer) else ks
+    if isinstance(ks, int | np.integer):
+        ks = [ks]  # type: ignore[list-item]
     if isinstance(ks, str) or not isinstance(ks, Iterable):
         raise TypeError(f"ks={ks!r} is a {type(ks).__name__}; pass the numbers of examples to try, range(1, 51) for "
                         "example.")

@@ -65,6 +65,7 @@ BYTES = np.arange(256, dtype=np.uint8).reshape(4, 1, 8, 8)
     (lambda net: embed("resnet18", BYTES, 1), TypeError, "the network is a str"),
     (lambda net: layer_neighbors(None, GREY, GREY, k=1), TypeError, "the network is a NoneType"),
     (lambda net: train("resnet18", GREY), TypeError, "the network is a str"),
+    (lambda net: embed(torch.jit.script(net), BYTES, 1), TypeError, "the network is a ScriptModule"),
     (lambda net: conv_layers(print), TypeError, "the network is a builtin_function_or_method"),
     (lambda net: layer_table(torch.nn.Linear(2, 2), (2,)), ValueError, "no convolutions"),
     (lambda net: layer_table(net, (3, 8, 8)), ValueError, r"does not take this input.*takes \(n, 1, height, width\)"),
@@ -74,6 +75,7 @@ BYTES = np.arange(256, dtype=np.uint8).reshape(4, 1, 8, 8)
     (lambda net: layer_neighbors(net, GREY, GREY, k=5), ValueError, r"k=5.*there are 4 training images"),
     (lambda net: layer_neighbors(net, GREY, GREY, [1], k=None), TypeError, "k=None is a NoneType"),
 ])
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
 def test_mistakes_are_named(tiny_net, call, error, words):
     with pytest.raises(error, match=words):
         call(tiny_net)
