@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ def embed(model: nn.Module, images: ArrayLike | torch.Tensor, layers: Layers = "
     """
     single = isinstance(layers, int | np.integer) or isinstance(layers, str) and layers != "all"
     images = as_tensor(images)
-    wanted = [layers] if single else layers
+    wanted: Any = [layers] if single else layers
     model, device = on_device(model, device)
     check_values(images, "the images")
     _, first, _ = next(iter_embeddings(model, images[:1], wanted, pooling, device=device))
@@ -93,7 +94,7 @@ def probe(model: nn.Module, images: ArrayLike | torch.Tensor, layers: Layers = "
           device: str | torch.device = "auto") -> tuple[dict, int]:
     """({layer: dimension}, the most bytes that outputs take at a time for one image), from one image."""
     model, device = on_device(model, device)
-    image = as_tensor(images[:1])
+    image = as_tensor(images)[:1]
     _, found, _ = next(iter_embeddings(model, image, layers, pooling, device=device))
     with evaluating(model), torch.inference_mode():
         peak = peak_activations(lambda: run_network(model, scale(image.to(device)), device))

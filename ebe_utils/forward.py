@@ -4,6 +4,7 @@ import contextlib
 import copy
 import threading
 import weakref
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -97,12 +98,14 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
                     module.training = _modes.pop(module)[1]
 
 
-def logits_of(output: Any) -> torch.Tensor:
+def logits_of(output: Any, probability: bool = False) -> torch.Tensor:
     """The logits (n, classes) in what a network returns; ValueError if they cannot be found.
 
     output: a tensor (n, classes); an object with `.logits` (Inception, GoogLeNet, Hugging Face), a dict with "logits",
     or a tuple, list or dict that holds one tensor. A single logit z, (n,) or (n, 1), is that of class 1 against class
     0 and becomes the pair (0, z), whose softmax is (1 - sigmoid(z), sigmoid(z)): class 1 is predicted where z > 0.
+    probability: whether a single number is sigmoid(z) instead, as that of a network that ends in `nn.Sigmoid` is; one
+    that calls `torch.sigmoid` itself cannot be recognised, and should return z.
     """
     found = getattr(output, "logits", None)
     if found is None and isinstance(output, Mapping):
@@ -117,7 +120,10 @@ def logits_of(output: Any) -> torch.Tensor:
     if found.ndim != 2 or not found.is_floating_point():
         raise ValueError(f"the network returns {found.dtype} of shape {tuple(found.shape)}, not logits (n, classes); "
                          "wrap it in a module that returns one number per class.")
-    return torch.cat([torch.zeros_like(found), found], 1) if found.shape[1] == 1 else found
+    if found.shape[1] > 1:
+        return found
+    found = torch.logit(found, eps=1e-6) if probability else found
+    return torch.cat([torch.zeros_like(found), found], 1)
 
 
 def only_tensor(output: Any) -> torch.Tensor | None:
@@ -160,7 +166,8 @@ def run_network(model: nn.Module, batch: Any, device: str | torch.device) -> tor
         what = (str(error) or repr(error)).splitlines()[0]
         raise ValueError(f"the network does not take this input ({_shapes(batch)}): {what}.{_hint(model, batch)}"
                          ) from error
-    logits, n = logits_of(output), batch_length(batch)
+    ends_in_sigmoid = isinstance(deque(model.modules(), 1).pop(), nn.Sigmoid)
+    logits, n = logits_of(output, ends_in_sigmoid), batch_length(batch)
     if len(logits) != n:
         raise ValueError(f"the network returns {len(logits)} rows for a batch of {n} inputs ({_shapes(batch)}); it "
                          f"must return one row for each.{_hint(model, batch)}")

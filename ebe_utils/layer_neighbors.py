@@ -195,14 +195,15 @@ class LayerNeighbors:
         if "layers" not in metadata:
             raise ValueError(f"{path} holds no neighbours of a sweep; delete it and sweep again.")
         layers, arrays = json.loads(metadata["layers"]), {name: t.numpy() for name, t in tensors.items()}
-        return cls({layer: name for layer, name, _ in layers},
-                   *({layer: arrays[f"{kind}.{layer}"] for layer, _, _ in layers} for kind in ("indices", "distances")),
-                   *(arrays[name] for name in ("train_labels", "test_labels", "network")),
-                   {layer: dimension for layer, _, dimension in layers}, metadata["metric"], {},
-                   {layer: found for layer, _, _ in layers if (found := {
-                       int(name.split(".")[1]): values for name, values in arrays.items()
-                       if re.fullmatch(rf"nnk\.\d+\.{re.escape(str(layer))}", name)})},
-                   *json.loads(metadata.get("outputs", "[null, null]")))
+        indices, distances = ({layer: arrays[f"{kind}.{layer}"] for layer, _, _ in layers}
+                              for kind in ("indices", "distances"))
+        nnk = {layer: found for layer, _, _ in layers if (found := {
+            int(name.split(".")[1]): values for name, values in arrays.items()
+            if re.fullmatch(rf"nnk\.\d+\.{re.escape(str(layer))}", name)})}
+        n_outputs, n_classes = json.loads(metadata.get("outputs", "[null, null]"))
+        return cls({layer: name for layer, name, _ in layers}, indices, distances, arrays["train_labels"],
+                   arrays["test_labels"], arrays["network"], {layer: dimension for layer, _, dimension in layers},
+                   metadata["metric"], {}, nnk, n_outputs, n_classes)
 
 
 def layer_neighbors(model: nn.Module, train_set: Any, test_set: Any, layers: Layers = "all", k: int = 50,

@@ -2,6 +2,7 @@
 
 import numbers
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,9 @@ def conv_layers(model: nn.Module) -> dict[int, str]:
     For ResNet18 these are the paper's 20 layers (section 3.1), of which 8, 13 and 18 are the down-sampling ones.
     """
     check_network(model)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("the network is a ScriptModule, whose layers do not show their outputs; pass the network that "
+                        "it was made of.")
     names = [name for name, module in model.named_modules() if isinstance(module, _CONVOLUTIONS)]
     return dict(enumerate(names, start=1))
 
@@ -60,7 +64,7 @@ def layer_table(model: nn.Module, image_shape: tuple[int, ...], n_images: int | 
 
     With n_images, also the memory in MiB that float32 embeddings of that many images take.
     """
-    convs = {name: model.get_submodule(name) for name in conv_layers(model).values()}
+    convs: dict[str, Any] = {name: model.get_submodule(name) for name in conv_layers(model).values()}
     if not convs:
         raise ValueError("this network has no convolutions to list; `dict(model.named_modules())` lists its modules.")
     shapes: dict[str, tuple] = {}

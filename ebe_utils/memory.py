@@ -148,8 +148,8 @@ def _cgroup_free(root):
 def peak_memory() -> int | None:
     """Peak resident memory of this process in MiB; None where the system does not tell."""
     try:  # Linux: unlike getrusage, not what the parent had when it started this process
-        return round(int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 2**10)
-    except (OSError, TypeError):
+        return round(int(re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[0]) / 2**10)
+    except (OSError, IndexError):
         pass
     try:
         import resource

@@ -84,9 +84,9 @@ def load_model(path: str | Path, model: nn.Module, train_set: Any) -> nn.Module:
         if found.get(key, "nothing") != expected:
             raise ValueError(f"{path} was saved for {key} {found.get(key, 'nothing')}, but this is {expected}; "
                              "load it with what it was trained on, or train again.")
-    expected = model.state_dict()
-    wrong = [k for k in expected.keys() | tensors.keys()
-             if k not in expected or k not in tensors or expected[k].shape != tensors[k].shape]
+    state = model.state_dict()
+    wrong = [k for k in state.keys() | tensors.keys()
+             if k not in state or k not in tensors or state[k].shape != tensors[k].shape]
     if wrong:
         raise ValueError(f"{path} holds other tensors than this network ({', '.join(sorted(wrong)[:3])}, ...); "
                          "it is of another architecture or number of classes. Train again.")
@@ -102,7 +102,7 @@ def freeze(model: nn.Module) -> nn.Module:
     """
     trainable = tuple(name for name, param in model.named_parameters() if param.requires_grad)
     if trainable or not hasattr(model, "trainable_"):
-        model.trainable_ = trainable
+        model.trainable_ = trainable  # type: ignore[assignment]
     return model.eval().requires_grad_(False)
 
 

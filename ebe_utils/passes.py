@@ -20,7 +20,7 @@ PIXELS = 0  # number of the "layer" that is the image itself
 def _embeddings(model, images, layers, pooling, batch_size, device, into) -> Iterator[tuple[slice, Any]]:
     """(slice, logits or None) of each batch, whose embeddings and pixels are written to `into`."""
     if wanted := [layer for layer in layers if layer != PIXELS]:
-        batches = ((rows, out) for rows, _, out in
+        batches: Any = ((rows, out) for rows, _, out in
                    iter_embeddings(model, images, wanted, pooling, batch_size, device, into))
     else:
         batches = ((slice(i, min(i + batch_size, len(images))), None) for i in range(0, len(images), batch_size))
@@ -52,7 +52,8 @@ def search_layers(images: torch.Tensor, offset: int, model: nn.Module, test_imag
     """
     model, device = on_device(model, device)
     batch_size = plan.batch_size
-    found, predicted, n_outputs = {layer: [] for layer in plan.dimensions}, {}, 0
+    searched: dict = {layer: [] for layer in plan.dimensions}
+    predicted, n_outputs = {}, 0
     shard = plan.shard
     for layers, part in plan.passes:
         rows = part.stop - part.start
@@ -78,14 +79,15 @@ def search_layers(images: torch.Tensor, offset: int, model: nn.Module, test_imag
             search = searches.pop(layer)
             distances, indices = search.result()
             notes = {"seconds": seconds[layer] + time.perf_counter() - start, **search.notes()}
-            found[layer].append((distances, indices + offset, notes))
-    for layer, searched in found.items():
-        distances, indices, notes = zip(*searched, strict=True)
-        found[layer] = np.concatenate(distances), np.concatenate(indices), together(notes)
+            searched[layer].append((distances, indices + offset, notes))
+    found: dict = {}
+    for layer, parts in searched.items():
+        far, at, told = zip(*parts, strict=True)
+        found[layer] = np.concatenate(far), np.concatenate(at), together(told)
     return found, np.concatenate([predicted[start] for start in sorted(predicted)]), n_outputs
 
 
 def together(notes: Any) -> dict:
     """The notes of several searches as one: the sum of seconds, shares on average, but the worst recall."""
-    how = {"seconds": sum, "candidates": np.mean, "exact": np.mean, "recall": min}
+    how: dict[str, Any] = {"seconds": sum, "candidates": np.mean, "exact": np.mean, "recall": min}
     return notes[0] | {key: float(how[key]([note[key] for note in notes])) for key in how if key in notes[0]}

@@ -22,7 +22,7 @@ def fast_convolutions(net: nn.Module) -> Iterator[None]:
              and m.padding_mode == "zeros" and not isinstance(m.padding, str) and m.bias is None
              and m.weight.device.type == "cpu"]
     for conv in convs:
-        conv.forward = types.MethodType(_conv_forward, conv)
+        conv.forward = types.MethodType(_conv_forward, conv)  # type: ignore[method-assign]
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ from .votes import Weights, check_weights
 
 
 def layer_sweep(model: nn.Module, train_set: Any, test_set: Any, layers: Layers = "all",
-                ks: Iterable[int] = range(1, 51), metric: str = "cosine", weights: Weights = "uniform",
+                ks: int | Iterable[int] = range(1, 51), metric: str = "cosine", weights: Weights = "uniform",
                 pooling: str = "none", **options: Any) -> pd.DataFrame:
     """Accuracy and agreement of EBE for every layer and k: `sweep_table` of `layer_neighbors`, which see.
 
@@ -25,7 +25,8 @@ def layer_sweep(model: nn.Module, train_set: Any, test_set: Any, layers: Layers 
     embeddings are made twice, and weights for each k of ks. options: of `layer_neighbors`.
     """
     train_set, test_set = as_image_set(train_set), as_image_set(test_set)
-    ks = [ks] if isinstance(ks, int | np.integer) else ks
+    if isinstance(ks, int | np.integer):
+        ks = [ks]  # type: ignore[list-item]
     if isinstance(ks, str) or not isinstance(ks, Iterable):
         raise TypeError(f"ks={ks!r} is a {type(ks).__name__}; pass the numbers of examples to try, range(1, 51) for "
                         "example.")

@@ -74,8 +74,8 @@ def train(model: nn.Module, train_set: Any, test_set: Any = None, epochs: int = 
     bar = progress_bar(progress, epochs, len(history), desc="training", unit="epoch")
     for epoch in range(len(history) + 1, epochs + 1):
         start = time.perf_counter()
-        rates = ((epoch - 1) / epochs, epoch / epochs) if schedule == "linear" else (0, 0)
-        rates = tuple(learning_rate * (1 - r) for r in rates)  # at the beginning and at the end of the epoch
+        done = ((epoch - 1) / epochs, epoch / epochs) if schedule == "linear" else (0.0, 0.0)
+        rates = [learning_rate * (1 - share) for share in done]  # at the beginning and at the end of the epoch
         row = {"epoch": epoch, **_epoch(net, optim, images, labels, batch_size, rates, augment, seed, epoch)}
         if test_set is not None:
             row |= evaluate(net, test_set, device=device)
@@ -91,7 +91,7 @@ def train(model: nn.Module, train_set: Any, test_set: Any = None, epochs: int = 
     bar.close()
     if net is not model:
         model.load_state_dict(net.state_dict())
-    model.history = history
+    model.history = history  # type: ignore[assignment]
     return freeze(model)
 
 

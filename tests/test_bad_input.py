@@ -4,10 +4,25 @@ import numpy as np
 import pytest
 import torch
 
-from ebe_utils import EBEClassifier, ImageSet, layer_neighbors, load_dataset, resnet18_for, train
+from ebe_utils import (
+    EBEClassifier,
+    ImageSet,
+    conv_layers,
+    embed,
+    layer_neighbors,
+    layer_sweep,
+    layer_table,
+    load_dataset,
+    resnet18_for,
+    train,
+)
 from ebe_utils.checks import did_you_mean, integer, real
+from ebe_utils.embeddings import feature_maps
+from ebe_utils.model import predict_logits
+from ebe_utils.training import evaluate
 
 GREY = ImageSet(np.zeros((4, 1, 8, 8), np.uint8), [0, 1, 0, 1])
+BYTES = np.arange(256, dtype=np.uint8).reshape(4, 1, 8, 8)
 
 
 @pytest.mark.parametrize("call, error, words", [
@@ -32,13 +47,35 @@ GREY = ImageSet(np.zeros((4, 1, 8, 8), np.uint8), [0, 1, 0, 1])
     (lambda net: EBEClassifier(net).fit(GREY.images, [0, 1]), ValueError, "do not match 4 images"),
     (lambda net: EBEClassifier(net).fit(GREY.images, [0.5] * 4), TypeError, "integer class indices"),
     (lambda net: EBEClassifier(net).fit(GREY.images * np.nan, GREY.labels), ValueError, "NaN"),
+    # numbers from 0 to 255 that are no uint8, wherever images go in
+    *((lambda net, use=use, kind=kind: use(net, BYTES.astype(kind)), error, words)
+      for use in (lambda net, x: embed(net, x, 1), predict_logits, lambda net, x: feature_maps(net, x, 1),
+                  lambda net, x: train(net, (x, GREY.labels)), lambda net, x: train(net, GREY, (x, GREY.labels)),
+                  lambda net, x: evaluate(net, (x, GREY.labels)), lambda net, x: EBEClassifier(net).fit(x, GREY.labels),
+                  lambda net, x: layer_sweep(net, GREY, (x, GREY.labels), ks=[1]),
+                  lambda net, x: layer_sweep(net, (x, GREY.labels), GREY, ks=[1]))
+      for kind, error, words in ((float, ValueError, "whole numbers from 0 to 255"), (np.int64, TypeError, "int64"),
+                                 (np.uint16, TypeError, "uint16"))),
+    # what stands where images belong
+    *((lambda net, use=use, given=given: use(net, given), TypeError, words)
+      for use in (lambda net, x: embed(net, x, 1), predict_logits)
+      for given, words in ((GREY, "a ImageSet is a data set"), ("digits", "images are a str"), (None, "a NoneType"),
+                           ({"images": 1}, "images are a dict"))),
     # the network
+    (lambda net: embed("resnet18", BYTES, 1), TypeError, "the network is a str"),
+    (lambda net: layer_neighbors(None, GREY, GREY, k=1), TypeError, "the network is a NoneType"),
+    (lambda net: train("resnet18", GREY), TypeError, "the network is a str"),
+    (lambda net: embed(torch.jit.script(net), BYTES, 1), TypeError, "the network is a ScriptModule"),
+    (lambda net: conv_layers(print), TypeError, "the network is a builtin_function_or_method"),
+    (lambda net: layer_table(torch.nn.Linear(2, 2), (2,)), ValueError, "no convolutions"),
+    (lambda net: layer_table(net, (3, 8, 8)), ValueError, r"does not take this input.*takes \(n, 1, height, width\)"),
     (lambda net: resnet18_for(GREY, stem="imagent"), ValueError, "Did you mean 'imagenet'"),
     (lambda net: resnet18_for(GREY, seed="0"), TypeError, "seed='0' is a str"),
     (lambda net: resnet18_for(GREY, seed=-1), ValueError, "seed=-1"),
     (lambda net: layer_neighbors(net, GREY, GREY, k=5), ValueError, r"k=5.*there are 4 training images"),
     (lambda net: layer_neighbors(net, GREY, GREY, [1], k=None), TypeError, "k=None is a NoneType"),
 ])
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
 def test_mistakes_are_named(tiny_net, call, error, words):
     with pytest.raises(error, match=words):
         call(tiny_net)

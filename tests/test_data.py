@@ -310,6 +310,21 @@ def test_float64_becomes_float32():
     assert ImageSet(GREY / 255, [0, 1]).images.dtype == torch.float32
 
 
+@pytest.mark.parametrize("indices", [[], [0.5], ["a"], 1, [[0]]])
+def test_subsets_of_no_positions_are_refused(indices):
+    with pytest.raises(ValueError, match="pass at least one position"):
+        ImageSet(GREY, [0, 2]).subset(indices)
+
+
+def test_subsets_by_any_integers_or_truth_values():
+    """torch takes uint8 for truth values, NumPy for numbers."""
+    data = ImageSet(np.arange(48, dtype=np.uint8).reshape(3, 4, 4), [0, 1, 2])
+    for indices, expected in ((np.array([1, 0, 1], np.uint8), [1, 0, 1]), (np.array([False, True, True]), [1, 2])):
+        part = data.subset(indices)
+        assert part.labels.tolist() == expected
+        np.testing.assert_array_equal(part.images, data.images[expected])
+
+
 def test_fingerprint_tells_pixels_labels_and_class_names_apart():
     other_pixel = GREY.copy()
     other_pixel[1, 2, 3] += 1
@@ -341,6 +356,7 @@ def test_fingerprint_tells_pixels_labels_and_class_names_apart():
     (torch.utils.data.TensorDataset(torch.zeros(2, 3)), [0, 1], TypeError, "a TensorDataset is a data set"),
     (torch.zeros(2, 3, device="meta"), [0, 1], TypeError, "meta"),
     (torch.zeros(2, 3).to_sparse(), [0, 1], TypeError, "dense tensor"),
+    (np.zeros((2, 5, 6, 3), np.uint8), [0, 1], ValueError, r"channels last; put them first.*permute\(0, 3, 1, 2\)"),
     (GREY, [0, 10**9], ValueError, "labels run up to 1000000000 for 2 images.*return_inverse"),
     (GREY[:, None].astype(float), [0, 1], ValueError, "whole numbers from 0 to 31.*or pass uint8"),
     (GREY[:, None] * 8., [0, 1], ValueError, "whole numbers from 0 to 248"),
@@ -409,7 +425,7 @@ def test_values_are_checked_in_pieces(tmp_path, monkeypatch):
     """A memory-mapped set is not copied as a whole, and the position counts over all pieces."""
     seen, isfinite = [], torch.isfinite
     monkeypatch.setattr(torch, "isfinite", lambda part: seen.append(part.numel()) or isfinite(part))
-    monkeypatch.setattr("ebe_utils.data._CHUNK", 200)
+    monkeypatch.setattr("ebe_utils.values._CHUNK", 200)
     values = np.random.default_rng(0).random((40, 3, 5, 5)).astype(np.float32)
     np.save(tmp_path / "images.npy", values)
     images = as_tensor(np.load(tmp_path / "images.npy", mmap_mode="r"))

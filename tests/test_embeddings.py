@@ -1,4 +1,4 @@
-"""Step 3: embeddings are what a layer puts out, taken in one pass that leaves the network as it was."""
+"""Step 3: embeddings are the outputs of a layer, taken in one pass that leaves the network as it was."""
 
 import copy
 from collections import OrderedDict
@@ -142,7 +142,7 @@ def test_the_network_may_be_used_between_two_batches(tiny_net, stripes):
 
 
 class Twice(nn.Module):
-    """Uses one layer twice, one never, and one that puts out two tensors."""
+    """Uses one layer twice, one never, and one that returns two tensors."""
 
     def __init__(self):
         super().__init__()

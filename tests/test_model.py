@@ -246,6 +246,16 @@ def test_a_single_logit_becomes_a_pair(make):
     np.testing.assert_allclose(softmax(found, 1)[:, 1], expit(z), rtol=1e-5)
 
 
+def test_a_final_sigmoid_is_undone():
+    head, x = nn.Linear(4, 1), torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    found = predict_logits(nn.Sequential(head, nn.Sigmoid()), x)
+    np.testing.assert_allclose(found, predict_logits(head, x), rtol=1e-4, atol=1e-5)
+    assert 0 < found.argmax(1).sum() < 40
+    with torch.no_grad():
+        head.weight.mul_(1e4)  # probabilities that are rounded to 0 and 1
+    assert np.isfinite(predict_logits(nn.Sequential(head, nn.Sigmoid()), x)).all()
+
+
 @pytest.mark.parametrize("dtype, rtol", [(torch.bfloat16, 0.05), (torch.float16, 0.01), (torch.float64, 1e-5)])
 def test_inputs_are_cast_to_the_networks_dtype(tiny_net, stripes, dtype, rtol):
     expected = predict_logits(tiny_net, stripes[1].images)

@@ -1,5 +1,6 @@
 """Step 6: every layer and every k from one pass, against the classifier and scikit-learn."""
 
+import copy
 import itertools
 import os
 import re
@@ -8,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections import OrderedDict
+from dataclasses import replace
 from types import SimpleNamespace
 
 import joblib
@@ -17,6 +20,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from sklearn.neighbors import KNeighborsClassifier
+from torch import nn
 
 from ebe_utils import EBEClassifier, ImageSet, embed, layer_neighbors, layer_sweep, sweep_table
 from ebe_utils.layer_neighbors import LayerNeighbors
@@ -371,6 +375,123 @@ def test_the_memory_budget_is_kept():
         return float(re.search(r"peak ([\d.]+)", done.stdout)[1])
 
     assert peak(1.4) <= 1.4 < peak(0)
+
+
+# --- networks of other classes, broken layers, mismatched sets -----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def thousand(small):
+    """A network with 1,000 outputs, the last of which it always predicts, for ten classes of digits."""
+    net = nn.Sequential(OrderedDict(conv=nn.Conv2d(1, 4, 3, stride=2), relu=nn.ReLU(), flat=nn.Flatten(),
+                                    head=nn.Linear(4 * 13 * 13, 1000)))
+    with torch.no_grad():
+        net.head.bias[999] = 1e6
+    return layer_neighbors(net.eval(), *small, ["conv"], 5, progress=False)
+
+
+def test_a_network_of_other_classes_is_swept_without_agreement(thousand, small, tmp_path):
+    assert (thousand.n_outputs, thousand.n_classes, thousand.same_classes) == (1000, 10, False)
+    table = sweep_table(thousand, [1, 5])
+    assert table[["agreement", "network_accuracy"]].isna().all(axis=None) and np.isnan(thousand.network_accuracy)
+    for k in (1, 5):
+        assert row(table, "conv", k)["accuracy"] == (thousand.votes("conv")[:, k - 1] == small[1].labels).mean() > 0.5
+    votes = vote_table(thousand, [1, 5], {"uniform": "uniform"})
+    assert votes["agreement"].isna().all() and votes["accuracy"].tolist() == table["accuracy"].tolist()
+    assert "network" not in joint_correctness(thousand, [1])
+    thousand.save(tmp_path / "neighbors")
+    again = LayerNeighbors.load(tmp_path / "neighbors")
+    assert again == thousand and not again.same_classes
+
+
+def test_the_networks_own_classes_are_known(found, tmp_path):
+    assert (found.n_outputs, found.n_classes, found.same_classes) == (10, 10, True)
+    assert LayerNeighbors({}, {}, {}, *[np.zeros(1)] * 3, {}).same_classes, "unknown numbers speak against nothing"
+
+
+def test_single_logits_are_swept(small):
+    """Class 1 where the logit is positive."""
+    pair = [ImageSet(part.images[part.labels < 2], part.labels[part.labels < 2]) for part in small]
+    net = nn.Sequential(nn.Conv2d(1, 2, 5, stride=3), nn.Flatten(), nn.Linear(2 * 8 * 8, 1)).eval()
+    with torch.inference_mode():
+        z = net(pair[1].images / 255)[:, 0]
+        net[2].bias -= z.median()
+        expected = net(pair[1].images / 255)[:, 0] > 0
+    found = layer_neighbors(net, *pair, [1], 3, progress=False)
+    np.testing.assert_array_equal(found.network, expected)
+    assert 0 < expected.sum() < len(expected) and found.same_classes
+
+
+def test_a_layer_with_broken_output_is_named(trained, small):
+    """In place of neighbours that are the same for every image."""
+    net = copy.deepcopy(trained)
+    with torch.no_grad():
+        net.layer3[1].conv1.weight[7] = float("nan")
+    for layers in ([14], [2, 14]):
+        with pytest.raises(ValueError, match="the output of layer 14 holds NaN or infinity .first for input 0."):
+            layer_neighbors(net, *small, layers, 5, progress=False)
+
+
+@pytest.mark.parametrize("change, error, words", [
+    (lambda test: ImageSet(test.images * 0.9, test.labels), ValueError, "between 0 and 1, like the training images"),
+    (lambda test: (test.images.float(), test.labels), ValueError, "whole numbers from 0 to 255"),
+    (lambda test: (test.images.long(), test.labels), TypeError, "int64"),
+    (lambda test: (test.images.numpy().astype(np.uint16), test.labels), TypeError, "uint16"),
+    (lambda test: ImageSet(test.images, test.labels + 1, tuple("abcdefghijk")), ValueError, "run up to 10, but"),
+    (lambda test: ImageSet(test.images, test.labels, test.classes[::-1]), ValueError, "in different orders")])
+def test_test_images_of_another_kind_are_refused(trained, small, change, error, words):
+    for sweep in (lambda test: layer_sweep(trained, small[0], test, [14], [1]),
+                  lambda test: layer_neighbors(trained, small[0], test, [14], 1)):
+        with pytest.raises(error, match=words):
+            sweep(change(small[1]))
+
+
+@pytest.mark.parametrize("options, words", [
+    ({"ks": None}, "ks=None is a NoneType"), ({"ks": "10"}, "ks='10' is a str"), ({"ks": 2.5}, "ks=2.5 is a float"),
+    ({"metric": None}, "metric=None is unknown"), ({"metric": ["cosine"]}, "is unknown"), ({"weights": 3}, "weights=3"),
+    ({"pixels": "no"}, "pixels='no' is a str"), ({"progress": 1}, "progress=1 is a int"),
+    ({"parts": 1.5}, "parts=1.5 is a float"), ({"engine": None}, "engine=None is unknown")])
+def test_options_of_the_wrong_type_are_refused(trained, small, options, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        layer_sweep(trained, *small, **{"layers": [20], "ks": [1], "progress": False} | options)
+
+
+def test_a_single_k_may_be_given_as_it_is(trained, small):
+    assert layer_sweep(trained, *small, layers=[20], ks=3, progress=False)["k"].tolist() == [3, 3]
+
+
+def test_progress_of_a_sweep(trained, small, capsys, caplog):
+    caplog.set_level("INFO", "ebe_utils")
+    seen = []
+    layer_neighbors(trained, *small, [20], 1, batch_size=100,
+                    progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(60, 260), (160, 260), (260, 260)]
+    shown = capsys.readouterr()
+    assert shown.out == shown.err == ""
+    assert "2 layers, 1,296 dimensions: 1 pass over 200 training images" in caplog.text
+    layer_neighbors(trained, *small, [20], 1, progress=True)
+    shown = capsys.readouterr()
+    assert shown.out == "" and "260/260" in shown.err
+
+
+def test_sweeps_are_equal_if_all_they_hold_is(found):
+    same = replace(found, indices={layer: rows.copy() for layer, rows in found.indices.items()}, notes={})
+    assert found == same and found != "found"
+    other = dict(found.distances)
+    other[14] = other[14] + 1
+    for changed in ({"distances": other}, {"metric": "euclidean"}, {"network": found.network[::-1]}, {"n_outputs": 11},
+                    {"names": {}}, {"train_labels": found.train_labels[:-1]}):
+        assert found != replace(found, **changed)
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(found)
+
+
+def test_questions_about_what_was_not_searched(found):
+    for ask in (lambda: found.votes(99), lambda: found.accuracy("conv1", 1), lambda: found.votes([14])):
+        with pytest.raises(ValueError, match="was not searched; choose one of 0, 1"):
+            ask()
+    with pytest.raises(ValueError, match="k=0 is out of range"):
+        found.accuracy(14, 0)
 
 
 # --- tables that are kept ------------------------------------------------------------------------------------------
