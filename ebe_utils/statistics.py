@@ -79,8 +79,8 @@ def compare_with(right: Mapping[str, np.ndarray], against: str, alpha: float = 0
 def proportion_error(share: Share, n: int) -> Share:
     """Standard error of a share of n images, or of each of an array or Series of shares.
 
-    With two successes and two failures added (Agresti and Coull 1998): unlike √(p (1 - p) / n) it is not 0 for a share of 0 or 1,
-    which no number of images makes certain.
+    With two successes and two failures added (Agresti and Coull 1998): unlike √(p (1 - p) / n) it is not 0 for a share
+    of 0 or 1, which no number of images makes certain.
     """
     adjusted = (n * share + 2) / (n + 4)
     return np.sqrt(adjusted * (1 - adjusted) / (n + 4))
