@@ -3,8 +3,15 @@
 import contextlib
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections import OrderedDict
+from pathlib import Path
+
+# Here and in the notebooks' kernels: on small networks a second thread saves no time, and where another program is
+# busy, threads that wait for each other take many times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import matplotlib
 import numpy as np
@@ -13,6 +20,8 @@ import torch
 from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
+
+SEQUENCE = pytest.StashKey[subprocess.Popen]()
 
 
 def pytest_configure(config):
@@ -25,7 +34,31 @@ def pytest_configure(config):
     os.environ["EBE_RUNS_DIR"] = kept or config.temporary_runs
 
 
+def pytest_collection_finish(session):
+    """Start the sequence of all notebooks, where a test asks for it: it runs beside the tests before that one."""
+    asked = any("sequence" in getattr(item, "fixturenames", ()) for item in session.items)
+    if asked and not session.config.option.collectonly:
+        runs = Path(os.environ["EBE_RUNS_DIR"])
+        runs.mkdir(parents=True, exist_ok=True)
+        with (runs / "sequence.txt").open("w", encoding="utf-8") as output:
+            session.config.stash[SEQUENCE] = subprocess.Popen(
+                [sys.executable, "-m", "ebe_utils", "run", "--only", "all"], cwd=Path(__file__).parents[1],
+                stdout=output, stderr=subprocess.STDOUT)
+
+
+@pytest.fixture(scope="session")
+def sequence(request):
+    """What `python -m ebe_utils run --only all` printed; what it left is in EBE_RUNS_DIR."""
+    code = request.config.stash[SEQUENCE].wait()
+    text = (Path(os.environ["EBE_RUNS_DIR"]) / "sequence.txt").read_text(encoding="utf-8")
+    assert code == 0, text
+    return text
+
+
 def pytest_unconfigure(config):
+    if SEQUENCE in config.stash:
+        config.stash[SEQUENCE].terminate()  # where the tests have ended before it
+        config.stash[SEQUENCE].wait()
     if config.temporary_runs:
         shutil.rmtree(config.temporary_runs, ignore_errors=True)
 

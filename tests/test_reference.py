@@ -68,15 +68,24 @@ def finished(seed):
     return run
 
 
+@pytest.fixture(scope="module")
+def kept_once(tmp_path_factory):
+    """A folder with the runs of two seeds, kept, the higher seed first."""
+    folder = tmp_path_factory.mktemp("kept")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EBE_RUNS_DIR", str(folder / "runs"))
+        for run in reversed([finished(seed) for seed in SEEDS]):
+            assert keep_results(run, folder / "reference", folder / "figures") == folder / "reference" / run.name
+    return folder
+
+
 @pytest.fixture
-def kept(tmp_path, monkeypatch):
-    """Runs of two seeds, kept, the higher seed first."""
+def kept(kept_once, tmp_path, monkeypatch):
+    """The runs of `kept_once`, in folders of this test's own."""
+    shutil.copytree(kept_once, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("EBE_RUNS_DIR", str(tmp_path / "runs"))
     monkeypatch.setattr("ebe_utils.study.run.reference_root", lambda: tmp_path / "reference")
-    found = [finished(seed) for seed in SEEDS]
-    for run in reversed(found):
-        assert keep_results(run, tmp_path / "reference", tmp_path / "figures") == tmp_path / "reference" / run.name
-    return found
+    return [Run.start(seed=seed) for seed in SEEDS]
 
 
 def test_the_tables_are_kept_without_the_weights(kept, tmp_path):

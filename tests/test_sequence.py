@@ -1,6 +1,10 @@
-"""The whole sequence, run by papermill on the default parameters; nbval then compares over the same run folder."""
+"""The whole sequence, run by papermill on the default parameters; nbval then compares over the same run folder.
+
+The sequence is started by conftest.py, as `python -m ebe_utils run --only all`, when the tests start.
+"""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -23,8 +27,13 @@ STEPS = ("train", "embeddings", "attribution", "sweep", "figures", "taps", "clai
 
 
 @pytest.fixture(scope="module")
-def run():
-    return run_notebooks(Parameters(), ["all"])
+def run(sequence):
+    return Run.open()
+
+
+def test_the_command_line_names_every_notebook_and_sums_up(run, sequence):
+    assert re.findall(r"^(\w+) +\d+ s$", sequence, re.MULTILINE) == [path.stem for path in notebook_paths()]
+    assert sequence.endswith(f"\n{summary(run)}\n")
 
 
 def test_every_notebook_leaves_an_executed_copy_and_html(run):
