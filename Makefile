@@ -16,16 +16,18 @@ SLOW := test_sequence.py test_real_data.py
 # A text as one word of the shell, which does not act on anything in it.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: run check test bench notebooks reference site clean
+.PHONY: run lint check test bench notebooks reference site clean
 
 # Every variable given on the command line is a parameter: DATASET=mnist means --dataset mnist.
 run: $(VENV)/installed
 	@$(BIN)/python -m ebe_utils run --make $(call quoted,$(MAKEOVERRIDES))
 
-check: $(VENV)/installed
+lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+check: lint
 	$(BIN)/python -m pytest tests $(addprefix --ignore=tests/,$(SLOW))
 
 test: $(VENV)/installed

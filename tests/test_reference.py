@@ -113,6 +113,9 @@ def test_they_are_opened_where_there_is_no_run(kept, tmp_path, capsys):
     assert again.file("train", "history.csv").read_text().startswith("epoch,seconds\n1,30\n")
     assert not again.step("figures", ["sweep"], {"k": 7}).todo
     assert "not done: these are committed results" in capsys.readouterr().out
+    with pytest.raises(RunError, match=r"(?s)'figures' of run .* is a committed result.*-m ebe_utils run"), again.step(
+            "figures", ["sweep"], {"k": 7}):
+        pass
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     with pytest.raises(RunError, match="only what is kept of it"):
         keep_results(again, tmp_path / "reference", tmp_path / "figures")

@@ -64,6 +64,7 @@ def finish(run, name, text="result", **options):
     ("weights", "distances", ValueError, "Did you mean 'distance'"), ("pooling", "mean", ValueError, "is unknown"),
     ("run", 5, TypeError, "pass a text"), ("seed", 2**32, ValueError, "from 0 to 4294967295"),
     ("image_size", 4097, ValueError, "from 0 to 4096"),
+    ("run", "x" * 201, ValueError, "at most 200"),
     *(("run", name, ValueError, "cannot name a folder") for name in (
         "a/b", "..", ".hidden", "a b", "a\n", "a:b", "~", "a\\b", "*", "/tmp/x"))])
 def test_parameters_that_are_refused(name, value, error, words):
@@ -376,6 +377,11 @@ def test_a_step_of_another_kind_of_device_is_done_again(monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert finish(Run.start(), "train"), "copied to a machine without one"
     assert "[train] running again: it was done on another kind of device\n" in capsys.readouterr().out
+
+
+def test_a_device_that_is_none_is_refused_by_the_first_step():
+    with pytest.raises(ValueError, match="device='gpu' is unknown"):
+        Run.start(device="gpu").step("train")
 
 
 def test_a_step_of_other_code_is_done_again(monkeypatch, capsys):

@@ -81,9 +81,13 @@ def read(argv: Sequence[str] | None, main: argparse.ArgumentParser) -> tuple[arg
 
 
 def reported(work: Callable[[], object]) -> int:
-    """Call work(); the exit code is 0, 1 (something in the run failed) or 2 (something was asked for wrongly)."""
+    """Call work(); the exit code is 0, 1 (something in the run failed), 2 (something was asked for wrongly) or
+    130 (interrupted)."""
     try:
         work()
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from where it was", file=sys.stderr)
+        return 130
     except (ValueError, TypeError, RunError, DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, RunError | OSError) else 2

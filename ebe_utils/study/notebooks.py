@@ -49,6 +49,7 @@ def run_notebooks(parameters: Parameters, only: str | Iterable[str] = EXPERIMENT
     found before the first notebook starts. Returns the `Run`.
     """
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     from .pages import write_html
 
@@ -77,6 +78,11 @@ def run_notebooks(parameters: Parameters, only: str | Iterable[str] = EXPERIMENT
             except papermill.PapermillExecutionError as error:
                 part.replace(out / path.name)
                 raise RunError(f"{path.name}, cell {error.exec_count}: {error.ename}: {error.evalue}\n"
+                               f"The notebook as far as it came: {out / path.name}") from None
+            except DeadKernelError:
+                part.replace(out / path.name)
+                raise RunError(f"{path.name}: its kernel was killed, most often for want of memory; close other "
+                               "programs, or ask for fewer images with n_train and n_test.\n"
                                f"The notebook as far as it came: {out / path.name}") from None
             part.replace(out / path.name)
             copies.append(beside.submit(write_html, out / path.name))

@@ -15,6 +15,7 @@ from ..votes import check_weights
 # Largest number of training and test images, epochs and learning-rate schedule of each profile; None keeps all images.
 PROFILES = {"quick": (10_000, 2_000, 3, "linear"), "paper": (None, None, 60, "constant")}
 _QUICK_EPOCHS_BELOW_5000 = 7
+LONGEST_NAME = 200  # of a run; file systems take 255 bytes
 # Network accuracy below which a run's checks fail; anything lower means that something broke.
 FLOORS = {"digits": 0.85, "mnist": 0.95, "fashion_mnist": 0.8, "cifar10": 0.3}
 
@@ -67,6 +68,9 @@ class Parameters:
         checks.real("learning_rate", self.learning_rate)
         if not re.fullmatch(r"[\w.-]*", self.run) or self.run.startswith("."):
             raise ValueError(f"run={self.run!r} cannot name a folder; use letters, digits, '-', '_' and '.'.")
+        if len(self.name) > LONGEST_NAME:
+            raise ValueError(f"run={self.run!r} makes the run's name {len(self.name)} letters long, too many for a "
+                             f"folder; pass one of at most {LONGEST_NAME}.")
 
     @staticmethod
     def _check_type(one: Field, value: Any) -> None:

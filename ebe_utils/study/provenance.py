@@ -33,7 +33,11 @@ def device_class(device: str) -> str:
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device).type
+    try:
+        return torch.device(device).type
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is unknown ({str(error).splitlines()[0]}); "
+                         "pass 'auto', 'cpu' or the name of a device that torch sees.") from None
 
 
 def device_name(kind: str) -> str:

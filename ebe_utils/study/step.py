@@ -68,6 +68,9 @@ class Step:
         return self.folder / name
 
     def __enter__(self) -> Self:
+        if self.run.committed:
+            raise RunError(f"step {self.name!r} of run {self.run.name} is a committed result, which is only read; do "
+                           f"it again in a run of its own with\n  {self.run.command()}")
         self._lock = contextlib.ExitStack()
         self._lock.enter_context(self.run.lock())
         try:
