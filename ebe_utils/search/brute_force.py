@@ -11,7 +11,7 @@ from sklearn.metrics import pairwise_distances
 from .kernels import PARALLEL, flat_distances, lengths, unit_scale
 from .rows import Metric, check_lengths, check_metric, float64_device, same_dimension
 
-BLOCK = 2**24  # float64 values held at a time
+BLOCK = 2**24  # values held at a time
 _UNIT = 2.0**-53  # largest relative rounding error of float64
 
 
@@ -106,6 +106,7 @@ class BruteForce:
 
     def __init__(self, queries: torch.Tensor, k: int, metric: Metric = "cosine", n_train: int | None = None):
         self.metric, self.k, self.seen, self.device = check_metric(metric), k, 0, float64_device(queries.device)
+        self.block = BLOCK  # distances held at a time
         self.queries = _Rows(self._values(queries), metric, "the queries")
         self.distances = torch.empty((len(queries), 0), device=self.device)
         self.indices = torch.empty((len(queries), 0), dtype=torch.int64, device=self.device)
@@ -114,7 +115,7 @@ class BruteForce:
         """Take in the next training rows, (n, d). Raises ValueError for a row that is not finite."""
         same_dimension(self.queries.rows.shape[1], rows.shape[1])
         train = _Rows(self._values(rows), self.metric, "the training embeddings", self.seen, self.queries.center)
-        step = max(1, BLOCK // len(train))
+        step = max(1, self.block // len(train))
         merged = [self._merge(slice(i, i + step), train) for i in range(0, len(self.queries), step)]
         self.distances, self.indices = (torch.cat(part) for part in zip(*merged, strict=True))
         self.seen += len(train)

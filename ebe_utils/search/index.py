@@ -15,7 +15,7 @@ from .kernels import lengths
 from .projection import SAMPLE, Basis, Bounds, Projection, spread
 from .rows import Metric, as_rows, check_lengths, float64_device, same_dimension
 
-BLOCK = 2**22  # values of the training rows that brute force takes at a time
+BLOCK = 2**21  # values of the training rows that brute force takes at a time
 _SMALL = 2**18  # values of training rows up to which directions do not pay
 _SAMPLE = 4096  # rows that the directions are fitted to, or one in 16
 _DIRECTIONS, _COARSE = 128, 32  # of the fine and of the coarse bound, at most
@@ -64,6 +64,7 @@ class Index:
             search(self.basis, here, self.bounds, lists)
             return lists.distances, lists.indices
         found = BruteForce(torch.from_numpy(np.array(queries)).to(self.device), k, self.metric)
+        found.block = BLOCK
         for i in range(0, self.shape[0], self._step):
             rows = self.train[i:i + self._step]
             found.add(torch.from_numpy(np.array(rows)) if isinstance(rows, np.ndarray) else rows)
@@ -117,7 +118,13 @@ class Index:
     def _prepare(self, train, rank):
         """Directions and bounds, from a part of the rows at a time."""
         n, d = self.shape
-        basis = Basis(self.train, self.metric, rank, sample=max(_SAMPLE, n // 16))
+        at = spread(n, min(max(_SAMPLE, n // 16), max(1, SAMPLE // d)))
+        some = np.empty((len(at), d), np.float32)
+        for i in range(0, len(at), 256):
+            some[i:i + 256] = self.train[at[i:i + 256]]
+            _forget_pages(train)
+        basis = Basis(some, self.metric, rank)
+        del some
         if basis.rank == 0:
             return
         scale, low, norm = np.empty(n), np.empty((n, basis.rank), np.float32), np.empty(n)
@@ -134,14 +141,18 @@ class Index:
         """Whether the bounds fit into memory_budget (GiB); ValueError if not even brute force does."""
         if memory_budget is None:
             return True
-        budget, have = real("memory_budget", memory_budget) * 2**30, psutil.Process().memory_info().rss
-        n, d = self.shape
+        budget, (n, d) = real("memory_budget", memory_budget) * 2**30, self.shape
+        have = psutil.Process().memory_info().rss
+        bounds = have + n * (8 * (rank + 4) + 48) + 5 * 4 * min(n * d, SAMPLE)
         least = have + 6 * 8 * max(BLOCK, d) + 4 * n * d * (self.device.type != "cpu")
+        if rank and bounds <= budget:
+            return True
         if least > budget:
+            least = min(least, bounds) if rank else least
             raise ValueError(f"memory_budget={memory_budget:.2f} GiB is too small for an index of {n:,} embeddings of "
                              f"{d:,} dimensions: the least is {least / 2**30:.2f} GiB, with {have / 2**30:.2f} that "
                              "the process has already. Allow more, memory-map the embeddings, or pass pooling='avg'.")
-        return have + n * (8 * (rank + 4) + 48) + 5 * 4 * SAMPLE <= budget
+        return False
 
 
 def _probe(rows):

@@ -89,15 +89,14 @@ class Basis:
     """Centre and leading principal directions of rows; rank 0 for none, which leaves the bound to d.
 
     rows: (n, d) float32; rank: directions wanted, of which fewer are found in fewer rows; queries: further rows
-    to fit the directions to; sample: rows that are used at most, spread evenly. Directions that cannot be found, as
-    when all rows are equal, are none. factor: power of two that euclidean rows are multiplied with, so that float32
-    squares do not overflow.
+    to fit the directions to. Of both a sample is used that is spread evenly. Directions that cannot be found, as when
+    all rows are equal, are none. factor: power of two that euclidean rows are multiplied with, so that float32 squares
+    do not overflow.
     """
 
-    def __init__(self, rows: np.ndarray, metric: str, rank: int, queries: np.ndarray | None = None,
-                 sample: int | None = None):
+    def __init__(self, rows: np.ndarray, metric: str, rank: int, queries: np.ndarray | None = None):
         self.metric, d = metric, rows.shape[1]
-        most = max(2, min(SAMPLE // d, sample or SAMPLE))
+        most = max(2, SAMPLE // d)
         if queries is None:
             rows = rows[spread(len(rows), most)]
         else:
