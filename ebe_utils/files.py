@@ -24,7 +24,7 @@ class DamagedFileError(ValueError):
 def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file, with a checksum of tensors and metadata among its metadata."""
     tensors = {k: v.detach().contiguous().cpu() for k, v in tensors.items()}
-    metadata = {**metadata, _KIND: _EVERYTHING}
+    metadata = {key: value for key, value in metadata.items() if key != _SUM} | {_KIND: _EVERYTHING}
     with _replacing(Path(path)) as part:
         save_file(tensors, part, metadata | {_SUM: _checksum(tensors, metadata)})
 

@@ -17,7 +17,7 @@ from ebe_utils.embeddings import probe
 from ebe_utils.layer_neighbors import LayerNeighbors
 from ebe_utils.memory import Plan, available_memory, row_parts
 from ebe_utils.tables import vote_table
-from ebe_utils.votes import one_hot, softmax_weights, vote_weights
+from ebe_utils.votes import SoftmaxWeights, one_hot, vote_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 GIB = 2**30
@@ -144,7 +144,7 @@ def many_classes():
                           rng.integers(0, 1000, n), rng.integers(0, 1000, n), {1: 4})
 
 
-@pytest.mark.parametrize("weights", ["uniform", "distance", softmax_weights()], ids=["uniform", "distance", "function"])
+@pytest.mark.parametrize("weights", ["uniform", "distance", SoftmaxWeights()], ids=["uniform", "distance", "function"])
 def test_votes_in_parts_are_the_votes_of_all(many_classes, weights, monkeypatch):
     labels = one_hot(many_classes.train_labels)[many_classes.indices[1]]
     expected = np.stack([np.einsum("nk,nkc->nc", vote_weights(many_classes.distances[1][:, :k], weights),

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torchvision
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from scipy.special import expit, softmax
 from torch import nn
 
@@ -328,11 +328,11 @@ def test_checkpoint_with_other_tensors_is_refused(checkpoint, small):
     with safe_open(checkpoint, "pt") as file:
         metadata = file.metadata()
     for change in ({"fc.weight": torch.zeros(3, 512)}, {"extra": torch.zeros(1)}):
-        save_file(tensors | change, checkpoint, metadata)
+        write_tensors(checkpoint, tensors | change, metadata)
         with pytest.raises(ValueError, match=f"other tensors.*{next(iter(change))}"):
             load_model(checkpoint, resnet18_for(small[0]), small[0])
     del tensors["conv1.weight"]
-    save_file(tensors, checkpoint, metadata)
+    write_tensors(checkpoint, tensors, metadata)
     with pytest.raises(ValueError, match="other tensors.*conv1.weight"):
         load_model(checkpoint, resnet18_for(small[0]), small[0])
 
