@@ -98,8 +98,6 @@ class TestNotebook:
             groups.append([(isinstance(s, ast.ImportFrom), s.module if isinstance(s, ast.ImportFrom)
                             else s.names[0].name) for s in imports])
         groups = [group for group in groups if group]
-        if path.stem == "06_scaling":
-            pytest.skip("its imports are not in order yet")
         assert groups == [sorted(set(group)) for group in groups]
         assert [module.startswith("ebe_utils") for group in groups for _, module in group] == [
             group is groups[-1] for group in groups for _ in group]
