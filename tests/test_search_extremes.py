@@ -197,6 +197,15 @@ def test_a_value_that_is_not_finite_is_refused_wherever_it_enters(value, engine,
         Index(rows, metric).kneighbors(bad, 2)
 
 
+def test_one_bad_value_among_equal_rows_is_refused():
+    """Where there are no directions to be found, so that nothing is projected."""
+    rows = np.ones((5000, 120), np.float32)
+    assert Index(rows).kneighbors(rows[:1], 3)[1].tolist() == [[0, 1, 2]]
+    rows[4321, 7] = np.nan
+    with pytest.raises(ValueError, match="first at position 4321"):
+        Index(rows)
+
+
 def test_a_value_beyond_float32_is_refused():
     with pytest.raises(ValueError, match="beyond float32 .first at position 1.; replace or remove"):
         Index([[1.0, 2.0], [1e300, 0.0]])

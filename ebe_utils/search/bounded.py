@@ -155,16 +155,22 @@ class BoundedSearch:
     def __init__(self, queries, k: int, metric: str = "cosine", n_train: int | None = None):
         self.rows, self.k, self.metric, self.n_train = as_rows(queries, "the queries"), k, metric, n_train
         check_lengths(lengths(self.rows), metric, "the queries")
-        self.lists, self.seen, self.basis, self.coarse = NearestLists(len(self.rows), k), 0, None, 0
+        self.lists, self.seen = NearestLists(len(self.rows), k), 0
+        self.basis: Basis | None = None
+        self.coarse = 0
         self.counts, self.pairs = np.zeros(2), 0
 
     def add(self, rows) -> None:
         """Take in the next training rows, (n, d). Raises ValueError for a row that is not finite."""
         rows = as_rows(rows, "the training embeddings")
         same_dimension(self.rows.shape[1], rows.shape[1])
-        train = self._choose(rows) if self.basis is None else self._project(rows)
-        train = train.bounds(self.basis, self.coarse, True)
-        self.counts += search(self.basis, self.queries, train, self.lists, self.seen)
+        if self.basis is None:
+            self.basis, self.coarse, train = self._choose(rows)
+            self.queries = self.basis.project(self.rows, "the queries").bounds(self.basis, self.coarse, False)
+        else:
+            train = self.basis.project(rows, "the training embeddings", self.seen)
+        here = train.bounds(self.basis, self.coarse, True)
+        self.counts += search(self.basis, self.queries, here, self.lists, self.seen)
         self.seen, self.pairs = self.seen + len(rows), self.pairs + len(rows) * len(self.rows)
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
@@ -179,11 +185,8 @@ class BoundedSearch:
         return {"directions": self.basis.rank if self.basis else 0, "coarse": self.coarse,
                 "candidates": float(candidates), "exact": float(exact)}
 
-    def _project(self, rows) -> Projection:
-        return self.basis.project(rows, "the training embeddings", self.seen)
-
-    def _choose(self, rows) -> Projection:
-        """Fix centre, directions and their number; the first shard's projection."""
+    def _choose(self, rows: np.ndarray) -> tuple[Basis, int, Projection]:
+        """(centre and directions, how many of them are in the coarse bound, the first shard's projection)."""
         (n, d), m = rows.shape, len(self.rows)
         total = max(self.n_train or n, n)
         ranks = [r for r in _RANKS if r <= min(d / 4, n / 2, SAMPLE // d)] if total * m * d > _TINY else []
@@ -191,24 +194,23 @@ class BoundedSearch:
         basis = Basis(rows, self.metric, max(ranks, default=0), self.rows)
         ranks = [r for r in ranks if r <= basis.rank]
         began = perf_counter()
-        self.basis = basis
-        train = self._project(rows)
+        train = basis.project(rows, "the training embeddings")
         if ranks:
             project = (perf_counter() - began) * torch.get_num_threads() * (total + m) / n / basis.rank
             some = basis.project(self.rows[spread(m, 256)], "the queries")
-            choose = lambda _: self._cheapest(some, train, ranks, project, total / n, m / len(some.rows))  # noqa: E731
-            [(self.basis, self.coarse)] = in_threads(choose, m, parts=1)
-        self.queries = self.basis.project(self.rows, "the queries").bounds(self.basis, self.coarse, False)
-        return train
+            choose = lambda _: self._cheapest(basis, some, train, ranks, project, total / n, m / len(some.rows))  # noqa: E731
+            [(basis, coarse)] = in_threads(choose, m, parts=1)
+            return basis, coarse, train
+        return basis, 0, train
 
-    def _cheapest(self, some, train, ranks, project, shards, share):
+    def _cheapest(self, whole, some, train, ranks, project, shards, share):
         """(basis, directions of the coarse bound) with the lowest expected cost, from a trial with `some` queries.
 
         project: seconds to project everything, per direction; shards: how many will come; share: queries per trial's.
         """
         if self.k >= len(train.rows):
-            return self.basis, min(32, self.basis.rank)
-        lists, whole, coarse = NearestLists(len(some.rows), self.k), self.basis, min(32, self.basis.rank)
+            return whole, min(32, whole.rank)
+        lists, coarse = NearestLists(len(some.rows), self.k), min(32, whole.rank)
         begin = _Block(whole, some.bounds(whole, coarse, False), train.bounds(whole, coarse, True), lists, 0)
         began = perf_counter()
         exact = begin.run(slice(0, len(some.rows)), first=self.k)[1]

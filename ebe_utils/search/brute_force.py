@@ -18,8 +18,9 @@ _UNIT = 2.0**-53  # largest relative rounding error of float64
 class _Rows:
     """Rows float32 on a device and, in float64, as the matrix product takes them: scaled, and without the centre."""
 
-    def __init__(self, rows: torch.Tensor, metric: Metric, what: str, first: int = 0, center=None):
-        self.rows, self.center, self.scale, self.square = rows, None, None, None
+    def __init__(self, rows: torch.Tensor, metric: Metric, what: str, first: int = 0,
+                 center: torch.Tensor | None = None):
+        self.rows, self.center, self.scale, self.square = rows, center, torch.empty(0), torch.empty(0)
         self.wide = rows.double()
         if metric == "manhattan" or rows.device.type != "cpu":
             length = torch.linalg.vector_norm(self.wide, ord=1 if metric == "manhattan" else 2, dim=1).cpu().numpy()
@@ -40,8 +41,7 @@ class _Rows:
         found = object.__new__(_Rows)
         found.center = self.center
         for name in ("rows", "wide", "scale", "square"):
-            values = getattr(self, name)
-            setattr(found, name, None if values is None else values[part])
+            setattr(found, name, getattr(self, name)[part])
         return found
 
 
@@ -73,8 +73,8 @@ def _pairs_elsewhere(queries: _Rows, train: _Rows, q: torch.Tensor, x: torch.Ten
 def _pairs_here(queries: _Rows, train: _Rows, q: torch.Tensor, x: torch.Tensor, metric: str) -> torch.Tensor:
     """The same on the CPU, by the kernels of the bounded search."""
     start = np.searchsorted(q.numpy(), np.arange(len(queries.rows) + 1))
-    arrays = [v.numpy() for part in (queries, train) for v in (part.rows, part.scale)]
-    return torch.from_numpy(flat_distances(*arrays, start, x.numpy().astype(np.int32), metric))
+    return torch.from_numpy(flat_distances(queries.rows.numpy(), queries.scale.numpy(), train.rows.numpy(),
+                                           train.scale.numpy(), start, x.numpy().astype(np.int32), metric))
 
 
 def smallest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -128,7 +128,7 @@ class BruteForce:
         """The share of all distances that were computed."""
         return {"exact": 1.0}
 
-    def _values(self, rows):
+    def _values(self, rows: torch.Tensor) -> torch.Tensor:
         rows = rows.detach().to(self.device)
         return rows.float().contiguous()
 

@@ -40,18 +40,22 @@ class Index:
         check_engine("auto", metric, device)
         self.metric, self.device = metric, float64_device(torch.device(device))
         self.train = as_rows(train, "the training embeddings")
-        self.shape, self.basis, self.bounds = self.train.shape, None, None
+        self.shape = self.train.shape
+        self.basis: Basis | None = None
         n, d = self.shape
         rank = min(_DIRECTIONS, d // 6, n // 4)
         rank *= metric in ("cosine", "euclidean") and self.device.type == "cpu" and n * d > _SMALL and rank >= 16
         rank *= self._fits(rank, memory_budget)
         if rank:
             self._prepare(train, rank)
-        else:
+        if self.basis is None:
             for i in range(0, n, self._step):
                 check_lengths(lengths(self.train[i:i + self._step]), metric, "the training embeddings", i)
+                _forget_pages(train)
+        self._moved = None  # the rows on another device
         if self.device.type != "cpu":
-            self.train = torch.from_numpy(np.array(self.train)).to(self.device)
+            self._moved = torch.from_numpy(np.array(self.train)).to(self.device)
+            self.train = np.empty((0, self.shape[1]), np.float32)
 
     def kneighbors(self, queries: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
         """(distances float32, indices int64) of the k nearest training rows, each (queries, k)."""
@@ -66,8 +70,8 @@ class Index:
         found = BruteForce(torch.from_numpy(np.array(queries)).to(self.device), k, self.metric)
         found.block = BLOCK
         for i in range(0, self.shape[0], self._step):
-            rows = self.train[i:i + self._step]
-            found.add(torch.from_numpy(np.array(rows)) if isinstance(rows, np.ndarray) else rows)
+            part = slice(i, i + self._step)
+            found.add(torch.from_numpy(np.array(self.train[part])) if self._moved is None else self._moved[part])
         return found.result()
 
     def state(self) -> dict[str, np.ndarray]:
@@ -105,17 +109,17 @@ class Index:
             raise ValueError(f"the state is of other embeddings, of shape {found.shape}; these have shape "
                              f"{found.train.shape}. Pass those that it was made from, or make the index again.")
         oblique, factor, radius = state["numbers"].tolist()
-        found._coarse = coarse
+        found._coarse, found._moved = coarse, None
         found.basis = Basis.of(metric, state["center"], state["directions"], oblique, factor)
         found.bounds = Bounds(found.train, state["scale"], state["order"], np.empty(0), radius, state["coarse"],
                               state["fine"])
         return found
 
     @property
-    def _step(self):
+    def _step(self) -> int:
         return max(1, BLOCK // self.shape[1])
 
-    def _prepare(self, train, rank):
+    def _prepare(self, train: Any, rank: int) -> None:
         """Directions and bounds, from a part of the rows at a time."""
         n, d = self.shape
         at = spread(n, min(max(_SAMPLE, n // 16), max(1, SAMPLE // d)))
@@ -123,7 +127,7 @@ class Index:
         for i in range(0, len(at), 256):
             some[i:i + 256] = self.train[at[i:i + 256]]
             _forget_pages(train)
-        basis = Basis(some, self.metric, rank)
+        basis = Basis(some, str(self.metric), rank)
         del some
         if basis.rank == 0:
             return
@@ -137,7 +141,7 @@ class Index:
         self.basis, self._coarse = basis, min(_COARSE, basis.rank)
         self.bounds = Projection(self.train, scale, low, norm).bounds(basis, self._coarse, True)
 
-    def _fits(self, rank, memory_budget):
+    def _fits(self, rank: int, memory_budget: float | None) -> bool:
         """Whether the bounds fit into memory_budget (GiB); ValueError if not even brute force does."""
         if memory_budget is None:
             return True
@@ -155,12 +159,12 @@ class Index:
         return False
 
 
-def _probe(rows):
+def _probe(rows: np.ndarray) -> np.ndarray:
     """Lengths of a few rows, which know the embeddings again."""
     return lengths(np.array(rows[spread(len(rows), _PROBES)]))
 
 
-def _forget_pages(rows):
+def _forget_pages(rows: Any) -> None:
     """Give back the memory of a file's pages that were read, which the file keeps."""
     if isinstance(rows, np.memmap) and rows.mode in ("r", "r+") and isinstance(rows.base, mmap.mmap) and hasattr(
             mmap, "MADV_DONTNEED"):

@@ -109,7 +109,8 @@ class Basis:
         scaled = np.empty(rows.shape, np.float32)
         np.multiply(rows, self.scale(length)[:, None], out=scaled, casting="same_kind")
         self.center = scaled.mean(0, dtype=np.float64).astype(np.float32)
-        self.directions, self.landmarks, self.rank, self.oblique = None, None, min(rank, d, len(rows)), 0.0
+        self.directions = self.landmarks = np.empty((0, 0), np.float32)
+        self.rank, self.oblique = min(rank, d, len(rows)), 0.0
         if self.rank:
             scaled -= self.center
             self._fit(torch.from_numpy(scaled))
@@ -139,7 +140,8 @@ class Basis:
     def of(cls, metric: str, center: np.ndarray, directions: np.ndarray, oblique: float, factor: float) -> "Basis":
         """A basis that was fitted before, for projections."""
         basis = object.__new__(cls)
-        basis.metric, basis.center, basis.directions, basis.landmarks = metric, center, directions, None
+        basis.metric, basis.center, basis.directions = metric, center, directions
+        basis.landmarks = np.empty((0, 0), np.float32)
         basis.rank, basis.oblique, basis.factor = directions.shape[1], oblique, factor
         return basis
 
@@ -153,7 +155,7 @@ class Basis:
         if rank == self.rank:
             return self
         found = copy.copy(self)
-        found.rank, found.directions = rank, np.ascontiguousarray(self.directions[:, :rank]) if rank else None
+        found.rank, found.directions = rank, np.ascontiguousarray(self.directions[:, :rank])
         return found
 
     def scale(self, length: np.ndarray) -> np.ndarray:
@@ -182,7 +184,7 @@ class Basis:
         check_lengths(length, self.metric, what, first)
         return Projection(rows, scale, low, norm)
 
-    def _project(self, rows, scale, low, norm):
+    def _project(self, rows: np.ndarray, scale: np.ndarray, low: np.ndarray, norm: np.ndarray) -> None:
         held, product = np.zeros((len(rows), CHUNK), np.float32), np.empty((len(rows), self.rank), np.float32)
         total = np.zeros((len(rows), self.rank))
         for c in range(0, rows.shape[1], CHUNK):
