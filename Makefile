@@ -1,6 +1,6 @@
 # make run   the paper's experiment, notebooks 00 to 05, on real digits; variables are the parameters of the run:
 #            make run DATASET=mnist PROFILE=paper SEED=1; ONLY="06 07" names other notebooks, ONLY=all runs every one
-# make check what to run before a commit: lint, import contract, types and the fast tests, a minute and a half
+# make check  what to run before a commit: lint, import contract, types and the fast tests, a minute and a half
 # make test  lint, unit tests, the sequence, and nbval over the committed notebooks
 # make bench the layer sweep beside what one would write instead: make bench DATASET=mnist TRAIN=10000 TEST=2000
 # make notebooks  execute the committed notebooks anew, with the defaults, and the figures that go with them
@@ -10,8 +10,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Tests of more than a few seconds, which `make check` leaves to `make test`.
-SLOW := test_sequence.py test_real_data.py
+# Tests of more than ten seconds, which `make check` leaves to `make test`.
+SLOW := test_sequence.py test_real_data.py test_bench.py test_bounded_search.py test_claims.py test_sweep.py
 
 # A text as one word of the shell, which does not act on anything in it.
 quoted = '$(subst ','\'',$(1))'

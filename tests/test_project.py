@@ -112,7 +112,7 @@ def test_python_on_pages_imports_what_there_is(page):
 PYPROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
 MODULES = sorted((CHECKOUT / "ebe_utils").rglob("*.py"))
 NAMES = {"PIL": "pillow", "sklearn": "scikit-learn", "faiss": "faiss-cpu", "jinja2": "nbconvert",
-         "nbformat": "nbconvert", "IPython": "ipywidgets",
+         "nbformat": "nbconvert", "nbclient": "nbconvert", "IPython": "ipywidgets",
          "dask": "distributed"}  # packages of modules, or what brings them along
 
 

@@ -157,13 +157,13 @@ class Run:
     def check(self) -> tuple[ImageSet, ImageSet]:
         """Find out before any work whether data, layer, k and device fit together; returns (train_set, test_set)."""
         p = self.parameters
-        checks.integer("k", p.k, 1, p.k_max, f", the largest k of the sweep: k_max={p.k_max}")
         train_set, test_set = self.load_data()
         net = resnet18_for(train_set, p.stem)
         on_device(net, p.device)
         layer_name(net, p.layer)
         for name in ("k", "k_max"):
             checks.integer(name, getattr(p, name), 1, len(train_set), f" (there are {len(train_set)} training images)")
+        checks.integer("k", p.k, 1, p.k_max, f", the largest k of the sweep: k_max={p.k_max}")
         return train_set, test_set
 
     @contextlib.contextmanager
