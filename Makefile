@@ -44,19 +44,15 @@ notebooks: $(VENV)/installed
 reference: $(VENV)/installed
 	@$(BIN)/python -m ebe_utils.upkeep reference $(if $(RUNS),$(call quoted,$(RUNS)))
 
-site: $(VENV)/site
+site: $(VENV)/installed
 	$(BIN)/sphinx-build -q -W --keep-going -c docs -d build/doctrees . build/site
 	@echo "build/site/index.html"
-
-$(VENV)/site: $(VENV)/installed
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[site]'
-	@touch $@
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "Python's venv module is needed; on Debian: apt install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[test,notebooks,methods]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[test,notebooks,methods,site]'
 	@touch $@
 
 clean:

@@ -6,7 +6,6 @@ site as in the checkout; `include_patterns` names what belongs to the site.
 
 import pkgutil
 import re
-import tomllib
 from pathlib import Path
 
 from docutils import nodes
@@ -20,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 project = "EBE"
 author = "The EBE authors"
 copyright = f"{author}, MIT licence"
-version = release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+version = release = ebe_utils.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]
 root_doc = "docs/index"

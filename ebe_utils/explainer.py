@@ -78,6 +78,8 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         parameters that do not fit. Warns where the network's outputs are not the classes of the labels.
         """
         train = as_inputs(train_set, y)
+        if train.labels is None and not train.labels_come:
+            raise ValueError("the training examples have no labels; pass them as y, or with each example.")
         integer("batch_size", self.batch_size, 1)
         if train.n is not None:
             check_k(self.k, train.n)

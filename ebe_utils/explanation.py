@@ -115,8 +115,8 @@ class Explanation:
         for (rank, *cells), example in zip(self._rows(), shown, strict=True):
             values = "".join(f"<td>{html.escape(c)}</td>" for c in cells)
             rows.append(f"<tr><td>{rank}</td><td>{self._shown(example)}</td>{values}</tr>")
-        return (f'<p>Layer {html.escape(str(self.layer))} ({html.escape(self.layer_name)}). '
-                f'<span class="ebe-summary">{html.escape(self._summary())}</span></p>'
+        return (f'<p class="ebe-summary">Layer {html.escape(str(self.layer))} ({html.escape(self.layer_name)}). '
+                f"{html.escape(self._summary())}</p>"
                 f"<p>The {'image' if _is_image(self.image) else 'input'} explained: {self._shown(self.image)}</p>"
                 f'<table class="ebe-explanation"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>')
 

@@ -33,6 +33,7 @@ class Inputs:
     classes: tuple[str, ...] = ()
     images: ImageSet | None = None
     like: Any = None
+    labels_come = False  # with the batches, if they are not known before
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """What the network takes, batch by batch, in order; labels that come with the batches are kept."""
@@ -84,6 +85,8 @@ class _Images(_Arrays):
 class _Items(Inputs):
     """A torch `Dataset` with a length, batched by torch's own collation."""
 
+    labels_come = True
+
     def __init__(self, dataset, labels=None, collate=None):
         self.dataset, self.n, self.labels, self.collate = dataset, len(dataset), labels, collate or default_collate
         self.classes = tuple(str(c) for c in getattr(dataset, "classes", ()))
@@ -105,6 +108,8 @@ class _Items(Inputs):
 class _Loader(Inputs):
     """A `DataLoader`, in its own batches; it must not shuffle, or positions would mean nothing."""
 
+    labels_come = True
+
     def __init__(self, loader, labels=None):
         self.loader, self.labels, self._own = loader, labels, labels is None
         self.items = not isinstance(loader.dataset, IterableDataset)
@@ -124,6 +129,8 @@ class _Loader(Inputs):
 
 class _Once(Inputs):
     """An iterator over batches, which can be read once and never again."""
+
+    labels_come = True
 
     def __init__(self, iterator, labels=None):
         self.iterator, self.labels, self._own = iterator, labels, labels is None
@@ -213,9 +220,10 @@ def _labels(y):
     labels = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else np.asarray(y)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.ndim != 1 or labels.dtype.kind not in "iuUSOb":
-        raise ValueError(f"labels of shape {labels.shape} and kind {labels.dtype} are no classes; pass one integer or "
-                         "text per example, shape (n,).")
+    if labels.dtype.kind not in "iuUSOb":
+        raise TypeError(f"labels are {labels.dtype}; pass integer class indices 0, 1, 2, ..., or texts.")
+    if labels.ndim != 1:
+        raise ValueError(f"labels have shape {labels.shape}; pass one per example, shape (n,).")
     return labels
 
 

@@ -42,8 +42,12 @@ BYTES = np.arange(256, dtype=np.uint8).reshape(4, 1, 8, 8)
     # what stands where a data set belongs
     *((lambda net, use=use, given=given: use(net, given), TypeError, "has no images and labels")
       for use in (lambda net, data: resnet18_for(data), lambda net, data: train(net, data),
-                  lambda net, data: EBEClassifier(net).fit(data), lambda net, data: layer_neighbors(net, data, GREY))
+                  lambda net, data: layer_neighbors(net, data, GREY))
       for given in (None, "digits", torch.zeros(2, 1, 8, 8), {"images": 1})),
+    (lambda net: EBEClassifier(net).fit(None), TypeError, "a NoneType is no training set"),
+    (lambda net: EBEClassifier(net).fit("digits"), TypeError, "a str is no training set"),
+    (lambda net: EBEClassifier(net).fit(torch.zeros(2, 1, 8, 8)), ValueError, "have no labels"),
+    (lambda net: EBEClassifier(net).fit({"images": 1}), ValueError, "have no labels"),
     (lambda net: EBEClassifier(net).fit(GREY.images, [0, 1]), ValueError, "do not match 4 images"),
     (lambda net: EBEClassifier(net).fit(GREY.images, [0.5] * 4), TypeError, "integer class indices"),
     (lambda net: EBEClassifier(net).fit(GREY.images * np.nan, GREY.labels), ValueError, "NaN"),

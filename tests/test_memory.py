@@ -152,7 +152,6 @@ def test_votes_in_parts_are_the_votes_of_all(many_classes, weights, monkeypatch)
     for size in (2**20, 2**26, 2**40):
         monkeypatch.setattr(MODULE, "row_parts", lambda n, each, size=size: row_parts(n, each, size))
         np.testing.assert_array_equal(many_classes.votes(1, weights), expected)
-        monkeypatch.setattr("ebe_utils.tables.row_parts", lambda n, each, size=size: row_parts(n, each, size))
         table = vote_table(many_classes, [1, 9], {"w": weights})
         assert table["accuracy"].tolist() == [(expected[:, k - 1] == many_classes.test_labels).mean() for k in (1, 9)]
 

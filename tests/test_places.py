@@ -20,8 +20,8 @@ def test_compiled_loops_where_nothing_but_a_temporary_folder_can_be_written(tmp_
     places = {"PYTHONPATH": str(tmp_path / "code"), "HOME": str(tmp_path / "home"), "PYTHONDONTWRITEBYTECODE": "1",
               "XDG_CACHE_HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "temporary")}
     code = ("import numpy as np, os, tempfile, ebe_utils\n"
-            "from ebe_utils.search.kernels import squares\n"
-            "print(ebe_utils.__file__, squares(np.eye(3, dtype=np.float32)), len(os.listdir(tempfile.gettempdir())))\n")
+            "from ebe_utils.search.kernels import lengths\n"
+            "print(ebe_utils.__file__, lengths(np.eye(3, dtype=np.float32)), len(os.listdir(tempfile.gettempdir())))\n")
     environment = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"} | places
     done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tempfile.gettempdir(), check=True,
                           capture_output=True, text=True)

@@ -264,7 +264,7 @@ def test_integers_where_pixels_were_scaled_are_refused_in_a_loader_too(tiny_net,
     (np.zeros((4, 1, 8, 8), np.uint8), None, ValueError, "no labels"),
     (nn.Linear(2, 2), None, TypeError, "a network was passed"),
     (np.zeros((4, 1, 8, 8), np.uint8), [0, 1], ValueError, "labels of shape"),
-    (np.zeros((4, 1, 8, 8), np.float32), [0.5, 1, 0, 1], ValueError, "no classes"),
+    (np.zeros((4, 1, 8, 8), np.float32), [0.5, 1, 0, 1], TypeError, "integer class indices"),
     ({"a": np.zeros((4, 2)), "b": np.zeros((3, 2))}, [0, 1, 0, 1], ValueError, "3, 4 rows"),
     (iter([]), None, ValueError, "no batches"),
     (object(), None, TypeError, "no training set")])
