@@ -74,7 +74,7 @@ def test_accuracy_and_agreement_are_the_classifiers(table, trained, small, layer
     assert line["accuracy"] == (predicted == small[1].labels).mean()
     assert line["agreement"] == (predicted == network).mean()
     assert line["network_accuracy"] == (network == small[1].labels).mean()
-    assert line["name"] == ebe.layer_name_ and line["dimension"] == ebe._index.train.rows.shape[1]
+    assert line["name"] == ebe.layer_name_ and line["dimension"] == ebe._index.shape[1]
 
 
 def test_raw_pixels_are_layer_0(table, small):
