@@ -17,6 +17,7 @@ Which directions are used changes the time, never the result: exact distances de
 """
 
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -152,19 +153,23 @@ class BoundedSearch:
     directions are chosen at the first shard, by the cost measured on some queries; none is brute force.
     """
 
-    def __init__(self, queries, k: int, metric: str = "cosine", n_train: int | None = None):
+    def __init__(self, queries: Any, k: int, metric: str = "cosine", n_train: int | None = None):
         self.rows, self.k, self.metric, self.n_train = as_rows(queries, "the queries"), k, metric, n_train
         check_lengths(lengths(self.rows), metric, "the queries")
-        self.lists, self.seen, self.basis, self.coarse = NearestLists(len(self.rows), k), 0, None, 0
+        self.lists, self.seen, self.coarse = NearestLists(len(self.rows), k), 0, 0
+        self.basis: Basis | None = None
         self.counts, self.pairs = np.zeros(2), 0
 
-    def add(self, rows) -> None:
+    def add(self, rows: Any) -> None:
         """Take in the next training rows, (n, d). Raises ValueError for a row that is not finite."""
         rows = as_rows(rows, "the training embeddings")
         same_dimension(self.rows.shape[1], rows.shape[1])
-        train = self._choose(rows) if self.basis is None else self._project(rows)
-        train = train.bounds(self.basis, self.coarse, True)
-        self.counts += search(self.basis, self.queries, train, self.lists, self.seen)
+        if self.basis is None:
+            basis, projection = self._choose(rows)
+        else:
+            basis, projection = self.basis, self._project(self.basis, rows)
+        train = projection.bounds(basis, self.coarse, True)
+        self.counts += search(basis, self.queries, train, self.lists, self.seen)
         self.seen, self.pairs = self.seen + len(rows), self.pairs + len(rows) * len(self.rows)
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
@@ -179,42 +184,43 @@ class BoundedSearch:
         return {"directions": self.basis.rank if self.basis else 0, "coarse": self.coarse,
                 "candidates": float(candidates), "exact": float(exact)}
 
-    def _project(self, rows) -> Projection:
-        return self.basis.project(rows, "the training embeddings", self.seen)
+    def _project(self, basis: Basis, rows: np.ndarray) -> Projection:
+        return basis.project(rows, "the training embeddings", self.seen)
 
-    def _choose(self, rows) -> Projection:
-        """Fix centre, directions and their number; the first shard's projection."""
+    def _choose(self, rows: np.ndarray) -> tuple[Basis, Projection]:
+        """Fix centre, directions and their number: (basis, the first shard's projection)."""
         (n, d), m = rows.shape, len(self.rows)
         total = max(self.n_train or n, n)
         ranks = [r for r in _RANKS if r <= min(d / 4, n / 2, SAMPLE // d)] if total * m * d > _TINY else []
         # The queries, too, since the first shard may hold one class alone.
-        basis = Basis(rows, self.metric, max(ranks, default=0), self.rows)
-        ranks = [r for r in ranks if r <= basis.rank]
+        whole = basis = Basis(rows, self.metric, max(ranks, default=0), self.rows)
+        ranks = [r for r in ranks if r <= whole.rank]
         began = perf_counter()
-        self.basis = basis
-        train = self._project(rows)
+        train = self._project(whole, rows)
         if ranks:
-            project = (perf_counter() - began) * torch.get_num_threads() * (total + m) / n / basis.rank
-            some = basis.project(self.rows[spread(m, 256)], "the queries")
-            choose = lambda _: self._cheapest(some, train, ranks, project, total / n, m / len(some.rows))  # noqa: E731
-            [(self.basis, self.coarse)] = in_threads(choose, m, parts=1)
-        self.queries = self.basis.project(self.rows, "the queries").bounds(self.basis, self.coarse, False)
-        return train
+            project = (perf_counter() - began) * torch.get_num_threads() * (total + m) / n / whole.rank
+            some = whole.project(self.rows[spread(m, 256)], "the queries")
+            trial = whole, some, train, ranks, project, total / n, m / len(some.rows)
+            [(basis, self.coarse)] = in_threads(lambda _: self._cheapest(*trial), m, parts=1)
+        self.queries = basis.project(self.rows, "the queries").bounds(basis, self.coarse, False)
+        self.basis = basis
+        return basis, train
 
-    def _cheapest(self, some, train, ranks, project, shards, share):
+    def _cheapest(self, whole, some, train, ranks, project, shards, share):
         """(basis, directions of the coarse bound) with the lowest expected cost, from a trial with `some` queries.
 
         project: seconds to project everything, per direction; shards: how many will come; share: queries per trial's.
         """
         if self.k >= len(train.rows):
-            return self.basis, min(32, self.basis.rank)
-        lists, whole, coarse = NearestLists(len(some.rows), self.k), self.basis, min(32, self.basis.rank)
+            return whole, min(32, whole.rank)
+        lists, coarse = NearestLists(len(some.rows), self.k), min(32, whole.rank)
         begin = _Block(whole, some.bounds(whole, coarse, False), train.bounds(whole, coarse, True), lists, 0)
         began = perf_counter()
         exact = begin.run(slice(0, len(some.rows)), first=self.k)[1]
         dot = (perf_counter() - began) / exact  # seconds per exact distance
         growth = 1 + np.log(shards)  # of n rows about k / n beat the k best before
-        costs, few = {}, whole.leading(0).project(some.rows[:64], "the queries")
+        costs: dict[tuple[Basis, int], float] = {}
+        few = whole.leading(0).project(some.rows[:64], "the queries")
         for rank in [0, *ranks]:
             basis, queries = whole.leading(rank), few if rank == 0 else some
             for coarse in [r for r in _COARSE if r < rank] + [rank]:
@@ -223,4 +229,4 @@ class BoundedSearch:
                 pairs = block.run(slice(0, len(queries.rows)), measure=False)[1]
                 trial = (perf_counter() - began) * shards + pairs * dot * growth
                 costs[basis, coarse] = project * rank + trial * share * len(some.rows) / len(queries.rows)
-        return min(costs, key=costs.get)
+        return min(costs, key=lambda pair: costs[pair])

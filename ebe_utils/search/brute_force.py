@@ -4,6 +4,8 @@ For cosine and euclidean a matrix product finds the rows that can be among the n
 distances of those are computed from the two rows alone (`kernels`).
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from sklearn.metrics import pairwise_distances
@@ -18,9 +20,10 @@ _UNIT = 2.0**-53  # largest relative rounding error of float64
 class _Rows:
     """Rows float32 on a device and, in float64, as the matrix product takes them: scaled, and without the centre."""
 
-    def __init__(self, rows: torch.Tensor, metric: Metric, what: str, first: int = 0, center=None):
-        self.rows, self.center, self.scale, self.square = rows, None, None, None
-        self.wide = rows.double()
+    def __init__(self, rows: torch.Tensor, metric: Metric, what: str, first: int = 0,
+                 center: torch.Tensor | None = None):
+        self.rows, self.wide = rows, rows.double()
+        self.center = self.scale = self.square = self.wide.new_empty(0)  # for a metric without a matrix product
         if metric == "manhattan" or rows.device.type != "cpu":
             length = torch.linalg.vector_norm(self.wide, ord=1 if metric == "manhattan" else 2, dim=1).cpu().numpy()
         else:
@@ -40,8 +43,7 @@ class _Rows:
         found = object.__new__(_Rows)
         found.center = self.center
         for name in ("rows", "wide", "scale", "square"):
-            values = getattr(self, name)
-            setattr(found, name, None if values is None else values[part])
+            setattr(found, name, getattr(self, name)[part])
         return found
 
 
@@ -55,7 +57,7 @@ def _sum_halves(values: torch.Tensor) -> torch.Tensor:
     return values[..., 0]
 
 
-def _pairs_elsewhere(queries: _Rows, train: _Rows, q: torch.Tensor, x: torch.Tensor, metric: str) -> torch.Tensor:
+def _pairs_elsewhere(queries: _Rows, train: _Rows, q: torch.Tensor, x: torch.Tensor, metric: Metric) -> torch.Tensor:
     """Distances (p,) float32 of the pairs of queries q and training rows x, on a device other than the CPU."""
     step, found = max(1, BLOCK // queries.rows.shape[1]), []
     for i in range(0, len(q), step):
@@ -70,11 +72,12 @@ def _pairs_elsewhere(queries: _Rows, train: _Rows, q: torch.Tensor, x: torch.Ten
     return torch.cat(found)
 
 
-def _pairs_here(queries: _Rows, train: _Rows, q: torch.Tensor, x: torch.Tensor, metric: str) -> torch.Tensor:
+def _pairs_here(queries: _Rows, train: _Rows, q: torch.Tensor, x: torch.Tensor, metric: Metric) -> torch.Tensor:
     """The same on the CPU, by the kernels of the bounded search."""
     start = np.searchsorted(q.numpy(), np.arange(len(queries.rows) + 1))
-    arrays = [v.numpy() for part in (queries, train) for v in (part.rows, part.scale)]
-    return torch.from_numpy(flat_distances(*arrays, start, x.numpy().astype(np.int32), metric))
+    return torch.from_numpy(flat_distances(
+        queries.rows.numpy(), queries.scale.numpy(), train.rows.numpy(), train.scale.numpy(), start,
+        x.numpy().astype(np.int32), metric))
 
 
 def smallest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,7 +93,7 @@ def smallest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return found, at.gather(1, order)
 
 
-def merge(parts, k: int) -> tuple[np.ndarray, np.ndarray]:
+def merge(parts: Iterable[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest from several (distances, indices) of the same queries, each (m, any number), as arrays."""
     found, at = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
     order = np.lexsort((at, found), axis=1)[:, :k]
@@ -147,14 +150,14 @@ class BruteForce:
         else:
             both = queries.wide.cpu().numpy(), train.wide.cpu().numpy()
             if callable(self.metric):
-                values = np.asarray(self.metric(*both))
-                if values.shape != (len(queries), len(train)) or not np.isfinite(values).all():
-                    raise ValueError(f"the metric returned {'NaN, infinity or ' * (values.ndim == 2)}an array of shape "
-                                     f"{values.shape}; it takes arrays (m, d) and (n, d) and must return their finite "
+                far = np.asarray(self.metric(*both))
+                if far.shape != (len(queries), len(train)) or not np.isfinite(far).all():
+                    raise ValueError(f"the metric returned {'NaN, infinity or ' * (far.ndim == 2)}an array of shape "
+                                     f"{far.shape}; it takes arrays (m, d) and (n, d) and must return their finite "
                                      f"distances, here {(len(queries), len(train))}.")
             else:  # up to twice as fast as cdist
-                values = pairwise_distances(*both, metric=self.metric, n_jobs=torch.get_num_threads())
-            values = torch.from_numpy(values).to(self.device)
+                far = pairwise_distances(*both, metric=self.metric, n_jobs=torch.get_num_threads())
+            values = torch.from_numpy(far).to(self.device)
         return smallest(values.float(), min(self.k, len(train)))
 
     def _candidates(self, queries, train, best):

@@ -98,7 +98,9 @@ def searcher(queries: torch.Tensor, k: int, metric: Metric = "cosine", engine: E
         much = queries.numel() * (n_train or 0) > SMALL
         here = metric in ("cosine", "euclidean") and queries.device.type == "cpu"
         engine = "bounded" if much and here else "torch"
-    return {"bounded": BoundedSearch, "torch": BruteForce}[engine](queries, k, metric, n_train)
+    if engine == "bounded" and isinstance(metric, str):  # it has been refused for a function
+        return BoundedSearch(queries, k, metric, n_train)
+    return BruteForce(queries, k, metric, n_train)
 
 
 class _Checked:

@@ -39,26 +39,28 @@ class Index:
                  memory_budget: float | None = None):
         check_engine("auto", metric, device)
         self.metric, self.device = metric, float64_device(torch.device(device))
-        self.train = as_rows(train, "the training embeddings")
-        self.shape, self.basis, self.bounds = self.train.shape, None, None
-        n, d = self.shape
+        rows = as_rows(train, "the training embeddings")
+        self.train: np.ndarray | torch.Tensor = rows
+        self.basis: Basis | None = None
+        self.bounds: Bounds | None = None
+        self.shape = n, d = rows.shape
         rank = min(_DIRECTIONS, d // 6, n // 4)
         rank *= metric in ("cosine", "euclidean") and self.device.type == "cpu" and n * d > _SMALL and rank >= 16
         rank *= self._fits(rank, memory_budget)
-        if rank:
-            self._prepare(train, rank)
+        if rank and isinstance(metric, str):
+            self._prepare(train, rows, metric, rank)
         else:
             for i in range(0, n, self._step):
-                check_lengths(lengths(self.train[i:i + self._step]), metric, "the training embeddings", i)
+                check_lengths(lengths(rows[i:i + self._step]), metric, "the training embeddings", i)
         if self.device.type != "cpu":
-            self.train = torch.from_numpy(np.array(self.train)).to(self.device)
+            self.train = torch.from_numpy(np.array(rows)).to(self.device)
 
     def kneighbors(self, queries: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
         """(distances float32, indices int64) of the k nearest training rows, each (queries, k)."""
         check_k(k, self.shape[0])
         queries = as_rows(queries, "the queries")
         same_dimension(queries.shape[1], self.shape[1])
-        if self.basis is not None:
+        if self.basis is not None and self.bounds is not None:
             here = self.basis.project(queries, "the queries").bounds(self.basis, self._coarse, False)
             lists = NearestLists(len(queries), k)
             search(self.basis, here, self.bounds, lists)
@@ -76,7 +78,7 @@ class Index:
         Raises ValueError where nothing was made ready: few rows or dimensions, another device than the CPU, a metric
         other than cosine and euclidean, or a small memory budget. `Index(train, metric)` is then as good.
         """
-        if self.basis is None:
+        if self.basis is None or self.bounds is None:
             raise ValueError("this index searches by brute force and has no state to save; make it again from its "
                              "embeddings with Index(train, metric).")
         basis, bounds = self.basis, self.bounds
@@ -97,17 +99,17 @@ class Index:
         *shape, cosine, coarse = state["about"].tolist()
         found = object.__new__(cls)
         found.metric, found.device, found.shape = metric, torch.device("cpu"), tuple(shape)
-        found.train = as_rows(rows, "the training embeddings")
+        found.train = rows = as_rows(rows, "the training embeddings")
         if metric != ("cosine" if cosine else "euclidean"):
             raise ValueError(f"the state is of an index for {'cosine' if cosine else 'euclidean'} distances, not for "
                              f"metric={metric!r}; pass that metric, or make the index again.")
-        if found.train.shape != found.shape or not np.array_equal(_probe(found.train), state["probe"]):
+        if rows.shape != found.shape or not np.array_equal(_probe(rows), state["probe"]):
             raise ValueError(f"the state is of other embeddings, of shape {found.shape}; these have shape "
-                             f"{found.train.shape}. Pass those that it was made from, or make the index again.")
+                             f"{rows.shape}. Pass those that it was made from, or make the index again.")
         oblique, factor, radius = state["numbers"].tolist()
         found._coarse = coarse
         found.basis = Basis.of(metric, state["center"], state["directions"], oblique, factor)
-        found.bounds = Bounds(found.train, state["scale"], state["order"], np.empty(0), radius, state["coarse"],
+        found.bounds = Bounds(rows, state["scale"], state["order"], np.empty(0), radius, state["coarse"],
                               state["fine"])
         return found
 
@@ -115,27 +117,27 @@ class Index:
     def _step(self):
         return max(1, BLOCK // self.shape[1])
 
-    def _prepare(self, train, rank):
-        """Directions and bounds, from a part of the rows at a time."""
+    def _prepare(self, train: Any, rows: np.ndarray, metric: str, rank: int) -> None:
+        """Directions and bounds, from a part of the rows at a time; train: what the rows were made from."""
         n, d = self.shape
         at = spread(n, min(max(_SAMPLE, n // 16), max(1, SAMPLE // d)))
         some = np.empty((len(at), d), np.float32)
         for i in range(0, len(at), 256):
-            some[i:i + 256] = self.train[at[i:i + 256]]
+            some[i:i + 256] = rows[at[i:i + 256]]
             _forget_pages(train)
-        basis = Basis(some, self.metric, rank)
+        basis = Basis(some, metric, rank)
         del some
         if basis.rank == 0:
             return
         scale, low, norm = np.empty(n), np.empty((n, basis.rank), np.float32), np.empty(n)
         step = max(256, SAMPLE // d)
         for i in range(0, n, step):
-            part = basis.project(self.train[i:i + step], "the training embeddings", i)
+            part = basis.project(rows[i:i + step], "the training embeddings", i)
             for held, new in ((scale, part.scale), (low, part.low), (norm, part.norm)):
                 held[i:i + step] = new
             _forget_pages(train)
         self.basis, self._coarse = basis, min(_COARSE, basis.rank)
-        self.bounds = Projection(self.train, scale, low, norm).bounds(basis, self._coarse, True)
+        self.bounds = Projection(rows, scale, low, norm).bounds(basis, self._coarse, True)
 
     def _fits(self, rank, memory_budget):
         """Whether the bounds fit into memory_budget (GiB); ValueError if not even brute force does."""

@@ -11,6 +11,7 @@ from .rows import check_lengths
 
 SAMPLE = 2**23  # values that the directions are fitted to
 _CELLS = 64  # groups that training rows are sorted into
+_NONE = np.empty((0, 0), np.float32)  # directions or landmarks where there are none
 
 
 @dataclass
@@ -109,7 +110,8 @@ class Basis:
         scaled = np.empty(rows.shape, np.float32)
         np.multiply(rows, self.scale(length)[:, None], out=scaled, casting="same_kind")
         self.center = scaled.mean(0, dtype=np.float64).astype(np.float32)
-        self.directions, self.landmarks, self.rank, self.oblique = None, None, min(rank, d, len(rows)), 0.0
+        self.directions = self.landmarks = _NONE
+        self.rank, self.oblique = min(rank, d, len(rows)), 0.0
         if self.rank:
             scaled -= self.center
             self._fit(torch.from_numpy(scaled))
@@ -139,7 +141,7 @@ class Basis:
     def of(cls, metric: str, center: np.ndarray, directions: np.ndarray, oblique: float, factor: float) -> "Basis":
         """A basis that was fitted before, for projections."""
         basis = object.__new__(cls)
-        basis.metric, basis.center, basis.directions, basis.landmarks = metric, center, directions, None
+        basis.metric, basis.center, basis.directions, basis.landmarks = metric, center, directions, _NONE
         basis.rank, basis.oblique, basis.factor = directions.shape[1], oblique, factor
         return basis
 
@@ -153,7 +155,7 @@ class Basis:
         if rank == self.rank:
             return self
         found = copy.copy(self)
-        found.rank, found.directions = rank, np.ascontiguousarray(self.directions[:, :rank]) if rank else None
+        found.rank, found.directions = rank, np.ascontiguousarray(self.directions[:, :rank]) if rank else _NONE
         return found
 
     def scale(self, length: np.ndarray) -> np.ndarray:

@@ -55,7 +55,8 @@ class ScikitLearn:
     """scikit-learn's brute force on float64 rows, all of which it holds."""
 
     def __init__(self, queries: torch.Tensor, k: int, metric: str = "cosine", n_train: int | None = None):
-        self.queries, self.k, self.metric, self.shards = queries, k, metric, []
+        self.queries, self.k, self.metric = queries, k, metric
+        self.shards: list[torch.Tensor] = []
 
     def add(self, rows: torch.Tensor) -> None:
         """Take in the next training rows, (n, d)."""
