@@ -118,7 +118,8 @@ class _Outputs:
 
     def __init__(self, model, names, pooling, into):
         self.model, self.names, self.pooling, self.into = model, names, pooling, into
-        self.found, self.start, self.size, self.thread = {layer: [] for layer in names}, 0, 0, None
+        self.found: dict[int | str, list[torch.Tensor]] = {layer: [] for layer in names}
+        self.start, self.size, self.thread = 0, 0, None
 
     @contextlib.contextmanager
     def during(self, start, size):

@@ -23,7 +23,8 @@ from .labels import encode_labels
 from .layers import default_layer, layer_name
 from .saved import load_classifier, save_classifier
 from .search import Index, check_k, check_metric
-from .votes import check_weights, nnk_weights, one_hot, vote_weights
+from .search.rows import Metric, metric_name
+from .votes import Weights, check_weights, nnk_weights, one_hot, vote_weights
 
 FITTED = ("layer", "metric", "pooling")  # parameters that a fit uses up: changing them needs another
 
@@ -54,10 +55,10 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
     """
 
     def __init__(self, model: torch.nn.Module | None, layer: int | str | None = None, k: int = 10,
-                 metric: str | Callable = "cosine", weights: str | Callable = "uniform", pooling: str = "none",
+                 metric: Metric = "cosine", weights: Weights = "uniform", pooling: str = "none",
                  target: str = "labels", candidates: int = 200, batch_size: int = 256, device: str = "auto",
                  memory_budget: float | None = None, describe: Callable[[Any], Any] | None = None):
-        self.model = model
+        self.model: Any = model  # None is refused where a network is needed
         self.layer = layer
         self.k = k
         self.metric = metric
@@ -86,13 +87,11 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         check_metric(self.metric)
         check_weights("weights", self.weights, self.metric)
         one_of("target", self.target, TARGETS)
-        vars(self).pop("_index", None)  # a fit that fails leaves the classifier unfitted
+        self.__dict__.pop("_index", None)  # a fit that fails leaves the classifier unfitted
         self.layer_ = default_layer(self.model) if self.layer is None else self.layer
         self.layer_name_ = layer_name(self.model, self.layer_)
         embeddings, logits = self._embed(train)
-        if train.labels is None:
-            raise ValueError("the training examples have no labels; pass them as y, or with each example.")
-        self.classes_, self.class_names_, self.labels_ = encode_labels(train.labels, classes or train.classes)
+        self._encode(train, classes)
         self._finish(train, embeddings, _softmax(logits), logits.shape[1] == len(self.classes_))
         self._watch = NetworkWatch(self.model)
         self._warn_of_other_classes()
@@ -118,10 +117,15 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         check_metric(self.metric)
         check_weights("weights", self.weights, self.metric)
         self.layer_ = self.layer_name_ = name
-        self.classes_, self.class_names_, self.labels_ = encode_labels(train.labels, classes or train.classes)
+        self._encode(train, classes)
         self._finish(train, rows, network_proba, True)
         self._has_examples = examples is not None
         return self
+
+    def _encode(self, train: Inputs, classes: Sequence[str] | None) -> None:
+        if train.labels is None:
+            raise ValueError("the training examples have no labels; pass them as y, or with each example.")
+        self.classes_, self.class_names_, self.labels_ = encode_labels(train.labels, classes or train.classes)
 
     def _finish(self, train, embeddings, network_proba, comparable):
         self.train_, self.network_proba_, self._embeddings = train, network_proba, embeddings
@@ -137,7 +141,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
             warnings.warn(f"the network has {said} outputs and the labels {len(self.classes_)} classes: its own answer "
                           "is shown by number and not compared with the vote. If these are the network's classes, "
                           "pass the names of all of them: fit(..., classes=[...]).", stacklevel=3)
-        elif self.labels_.size >= 50 and (right := (self.network_predictions_ == self.labels_).mean()) < 1 / said:
+        elif self.labels_.size >= 50 and (right := np.mean(self.network_predictions_ == self.labels_)) < 1 / said:
             warnings.warn(f"the network gives only {right:.0%} of the training examples their label, less than chance: "
                           "are its outputs in the order of the classes? Pass fit(..., classes=[...]).", stacklevel=3)
 
@@ -145,7 +149,8 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
 
     def _embed(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
         """(embeddings (n, d), logits (n, outputs)) from one pass."""
-        rows, said, at = None, [], 0
+        rows: Any = None  # (n, d), or a list of batches where n shows only at the end
+        said, at = [], 0
         for found, logits in embed_batches(self.model, inputs.batches(self.batch_size), [self.layer_], self.pooling,
                                            self.device):
             part = found[self.layer_].cpu().numpy()
@@ -244,7 +249,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
                 indices[i], distances[i], weights[i], self.labels_, self.class_names_, fetch,
                 network_prediction=None if proba is None else int(proba[i].argmax()),
                 network_proba=None if proba is None else proba[i], comparable=self.comparable_, layer=self.layer_,
-                layer_name=self.layer_name_, metric=_named(self.metric_), describe=self.describe,
+                layer_name=self.layer_name_, metric=metric_name(self.metric_), describe=self.describe,
                 image=None if shown is None or self.model is None else _first(shown))
 
         return Explanations(indices, distances, weights, self.labels_, self.class_names_, proba, self.comparable_, make)
@@ -272,10 +277,6 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
 def _softmax(logits):
     """(n, outputs) float64."""
     return torch.from_numpy(logits).double().softmax(1).numpy()
-
-
-def _named(metric):
-    return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
 
 
 def _first(examples):

@@ -184,7 +184,7 @@ class Explanations(Sequence):
 
 def _is_image(example):
     """Whether it is a grey or colour image, (C, H, W)."""
-    shape = getattr(example, "shape", ())
+    shape: tuple[int, ...] = getattr(example, "shape", ())
     return len(shape) == 3 and shape[0] in (1, 3)
 
 

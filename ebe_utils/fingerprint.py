@@ -22,7 +22,7 @@ def network_fingerprint(model: torch.nn.Module) -> str:
     for name, tensor in _tensors(model):
         digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
         data = tensor.detach().cpu().contiguous()
-        digest.update(data.reshape(-1).view(torch.uint8).numpy() if data.numel() else b"")
+        digest.update(data.reshape(-1).view(torch.uint8).numpy().data if data.numel() else b"")
     return digest.hexdigest()
 
 

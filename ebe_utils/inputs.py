@@ -51,6 +51,8 @@ class Inputs:
 class _Arrays(Inputs):
     """A tensor (n, ...), a tuple of tensors for a network with several inputs, or a dict of tensors by name."""
 
+    n: int
+
     def __init__(self, arrays, labels=None, classes=()):
         self.arrays = _each(arrays, lambda x: x if isinstance(x, torch.Tensor) else as_tensor(x))
         parts = _parts(self.arrays)

@@ -29,7 +29,7 @@ from .passes import PIXELS, search_layers, together
 from .progress import Progress, progress_bar
 from .search.brute_force import merge
 from .search.engines import Engine, check_engine, check_k
-from .search.rows import Metric
+from .search.rows import Metric, metric_name
 from .votes import Weights, one_hot, vote_shares, vote_weights
 
 __all__ = ["PIXELS", "LayerNeighbors", "layer_neighbors"]
@@ -55,7 +55,7 @@ class LayerNeighbors:
     test_labels: np.ndarray
     network: np.ndarray
     dimensions: dict
-    metric: str = "cosine"
+    metric: Metric = "cosine"
     notes: dict = field(default_factory=dict)
     nnk: dict = field(default_factory=dict)
     n_outputs: int | None = None
@@ -130,7 +130,7 @@ class LayerNeighbors:
             self.indices[layer][position, :k], self.distances[layer][position, :k],
             self.weights(layer, k, weights)[position], self.train_labels, train_set.classes,
             lambda at: train_set.images[at], network_prediction=int(self.network[position]), layer=layer,
-            layer_name=self.names[layer], metric=self.metric, image=test_set.images[position],
+            layer_name=self.names[layer], metric=metric_name(self.metric), image=test_set.images[position],
             comparable=self.same_classes)
 
     def _check_layer(self, layer):
@@ -178,7 +178,10 @@ class LayerNeighbors:
                    metric, nnk={layer: {k: grid(layer, "nnk", float)} for layer in weighed})
 
     def save(self, path: str | Path) -> None:
-        """Write everything to one safetensors file."""
+        """Write everything to one safetensors file; ValueError for a metric that is a function, which no file holds."""
+        if not isinstance(self.metric, str):
+            raise ValueError(f"the metric is the function {metric_name(self.metric)!r}, which no file can hold; save "
+                             "neighbours by a metric that has a name, or search again when they are needed.")
         tensors = {f"{kind}.{layer}": torch.from_numpy(values) for kind in ("indices", "distances")
                    for layer, values in getattr(self, kind).items()}
         tensors |= {f"nnk.{k}.{layer}": torch.from_numpy(values) for layer, found in self.nnk.items()

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from .checks import integer, real
-from .search.engines import SMALL, bytes_per_training_row
+from .search.engines import SMALL, Engine, bytes_per_training_row
 
 _FIXED = 200 * 2**20  # bytes that a search needs whatever its size
 _INSIDE = 3  # an operation's scratch space and what the allocator keeps: measured peaks of twelve networks stay below
@@ -23,7 +23,7 @@ class Plan:
     peak, budget: bytes that the process is expected, and allowed, to take.
     """
 
-    passes: list
+    passes: list[tuple[list[int | str], slice]]
     shard: int
     batch_size: int
     peak: int
@@ -32,7 +32,7 @@ class Plan:
     n_train: int
 
     @classmethod
-    def of(cls, dimensions: dict, n_train: int, n_test: int, k: int, engine: str = "bounded",
+    def of(cls, dimensions: dict, n_train: int, n_test: int, k: int, engine: Engine = "bounded",
            memory_budget: float | None = None, batch_size: int = 256, forward: int = 0, wanted: int | None = None,
            pooling: str = "none") -> "Plan":
         """Plan a sweep with as few passes as fit into memory_budget (GiB, default: half of what is free).
@@ -86,7 +86,8 @@ class Plan:
         shard, rows = max(batch_size, shard // batch_size * batch_size), n_test
         while rows > batch_size and max(need(layer, rows, shard) for layer in dimensions) > budget - fixed:
             rows = -(-rows // 2)
-        passes, peak = [], fixed
+        passes: list[tuple[list[int | str], slice]] = []
+        peak = fixed
         for start in range(0, n_test, rows):
             part, used = slice(start, min(start + rows, n_test)), None
             for layer in dimensions:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import psutil
@@ -13,8 +14,8 @@ from .layer_neighbors import PIXELS, LayerNeighbors
 from .votes import check_weights, nnk_weights
 
 
-def with_nnk(neighbors: LayerNeighbors, model: nn.Module, train_set, test_set, ks: Iterable[int],
-             pooling: str = "none", memory_budget: float | None = None, **options) -> LayerNeighbors:
+def with_nnk(neighbors: LayerNeighbors, model: nn.Module, train_set: Any, test_set: Any, ks: Iterable[int],
+             pooling: str = "none", memory_budget: float | None = None, **options: Any) -> LayerNeighbors:
     """The same `LayerNeighbors` with NNK weights of the k nearest, for each k of ks, at every layer.
 
     For each k on its own: NNK among more candidates is another problem, not a longer list. The images are embedded
@@ -44,7 +45,8 @@ def _embeddings(model, images, layers, pooling, options):
 
 def _in_groups(dimensions, size, room):
     """Layers in order, in lists that fit into `room`, or of one layer; size: what a layer takes for one dimension."""
-    groups, used = [], np.inf
+    groups: list[list[int | str]] = []
+    used = np.inf
     for layer, dimension in dimensions.items():
         used += size * dimension
         if used > room:

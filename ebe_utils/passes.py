@@ -12,7 +12,8 @@ from .data import scale
 from .embeddings import iter_embeddings
 from .forward import accumulation_device, on_device
 from .memory import Plan
-from .search.engines import searcher
+from .search.engines import Engine, searcher
+from .search.rows import Metric
 
 PIXELS = 0  # number of the "layer" that is the image itself
 
@@ -42,8 +43,8 @@ def buffer(n: int, d: int, device: str | torch.device) -> torch.Tensor:
     return torch.empty(n, d, device=device)
 
 
-def search_layers(images: torch.Tensor, offset: int, model: nn.Module, test_images: torch.Tensor, k: int, metric: str,
-                  pooling: str, engine: str, device: torch.device, plan: Plan, bar: Any = None,
+def search_layers(images: torch.Tensor, offset: int, model: nn.Module, test_images: torch.Tensor, k: int,
+                  metric: Metric, pooling: str, engine: Engine, device: torch.device, plan: Plan, bar: Any = None,
                   ) -> tuple[dict, np.ndarray, int]:
     """The plan's passes over training `images`, numbered from `offset`.
 

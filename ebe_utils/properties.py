@@ -1,5 +1,7 @@
 """What does a layer capture? Measurable properties that neighbours share more than chance (section 3.2, in numbers)."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -84,7 +86,7 @@ def shared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(most > 0, np.minimum(a, b).sum(-1) / np.where(most > 0, most, 1), 1)
 
 
-def concept_effects(neighbors: LayerNeighbors, train_set, test_set, k: int = 10,
+def concept_effects(neighbors: LayerNeighbors, train_set: Any, test_set: Any, k: int = 10,
                     against: str | LayerNeighbors = "chance", random: int = 50, draws: int = 1000, seed: int = 0
                     ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(effects, peaks): how much more of each property neighbours share than others do, layer by layer.

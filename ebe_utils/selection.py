@@ -7,6 +7,7 @@ candidates on training images that it holds out; no function here takes a test s
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from torch import nn
 
 from .checks import integer, one_of, real
 from .data import as_image_set
+from .embeddings import Layers
 from .explainer import EBEClassifier
 from .label_errors import leave_one_out
 from .layer_neighbors import LayerNeighbors, layer_neighbors
@@ -47,15 +49,15 @@ class Selection:
     weights: str
     score: float
     error: float
-    settings: dict[str, object] = field(repr=False, hash=False)
+    settings: dict[str, Any] = field(repr=False, hash=False)
     table: pd.DataFrame = field(repr=False, compare=False)
 
-    def classifier(self, model: nn.Module, train_set, **options) -> EBEClassifier:
+    def classifier(self, model: nn.Module, train_set: Any, **options: Any) -> EBEClassifier:
         """An `EBEClassifier` with these settings, fitted to all of `train_set`. options: batch_size, device."""
         return EBEClassifier(model, **self.settings, **options).fit(train_set)
 
 
-def holdout_split(train_set, share: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def holdout_split(train_set: Any, share: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """(positions kept, positions held out) in `train_set`, each sorted; every class is divided alike.
 
     share: of the images that are held out, above 0 and below 1. The same for the same labels, share and seed.
@@ -70,9 +72,9 @@ def holdout_split(train_set, share: float = 0.2, seed: int = 0) -> tuple[np.ndar
     return np.setdiff1d(np.arange(len(labels)), held), held
 
 
-def training_neighbors(model: nn.Module, train_set, layers="all", k: int = 50, metric: str = "cosine",
+def training_neighbors(model: nn.Module, train_set: Any, layers: Layers = "all", k: int = 50, metric: str = "cosine",
                        pooling: str = "none", estimate: str = "held-out", share: float = 0.2, seed: int = 0,
-                       **options) -> LayerNeighbors:
+                       **options: Any) -> LayerNeighbors:
     """The k nearest training images of training images, at every layer: a `LayerNeighbors`, from one sweep.
 
     estimate: "held-out", those of `holdout_split` among the images kept; or "leave-one-out", the same images (all for
@@ -102,11 +104,11 @@ def _parts(train_set, estimate, share, seed):
     return train_set, np.arange(len(train_set)) if every else holdout_split(train_set, share, seed)[1]
 
 
-def select(model: nn.Module, train_set, layers="all", ks: Iterable[int] = KS,
+def select(model: nn.Module, train_set: Any, layers: Layers = "all", ks: Iterable[int] = KS,
            metrics: str | Iterable[str] = ("cosine", "euclidean"),
            weights: str | Iterable[str] | dict[str, Weights] = WEIGHTS, pooling: str = "none",
            criterion: str = "accuracy", rule: str = "best", estimate: str = "held-out", share: float = 0.2,
-           seed: int = 0, **options) -> Selection:
+           seed: int = 0, **options: Any) -> Selection:
     """Choose layer, k, metric and weights on held-out training images: a `Selection`. One sweep for each metric.
 
     ks, metrics: lists of what to choose from. weights: names, or {name: weights}, see `ebe_utils.votes`; "nnk" goes
@@ -147,8 +149,9 @@ def select(model: nn.Module, train_set, layers="all", ks: Iterable[int] = KS,
     return Selection(layer, int(k), metric, name, float(score), float(error), settings, table)
 
 
-def candidates(neighbors: LayerNeighbors, model: nn.Module, train_set, test_set, ks: Iterable[int],
-               weights=WEIGHTS, pooling: str = "none", **options) -> Iterator[tuple[dict, np.ndarray]]:
+def candidates(neighbors: LayerNeighbors, model: nn.Module, train_set: Any, test_set: Any, ks: Iterable[int],
+               weights: str | Iterable[str] | dict[str, Weights] = WEIGHTS, pooling: str = "none", **options: Any,
+               ) -> Iterator[tuple[dict, np.ndarray]]:
     """Yield ({"layer", "k", "metric", "weights"}, votes (n_test, classes)) for each candidate of `select`.
 
     neighbors: the `LayerNeighbors` of test_set among train_set, with the largest k at least. NNK takes what it needs

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from numpy.typing import ArrayLike
 from torch import nn
 
 from .checks import one_of
@@ -56,8 +58,8 @@ def _length(maps):
     return np.where(length > 0, length, 1)
 
 
-def grad_cam(model: nn.Module, images: np.ndarray, layer: int | str, classes: Iterable[int] | None = None,
-             device: str = "auto") -> np.ndarray:
+def grad_cam(model: nn.Module, images: ArrayLike | torch.Tensor, layer: int | str,
+             classes: Iterable[int] | None = None, device: str | torch.device = "auto") -> np.ndarray:
     """Grad-CAM (Selvaraju et al. 2017): where a layer speaks for a class, (n, height, width) float32, in logits.
 
     The layer's channels, weighted by the mean gradient of the class's logit and summed, negative sums set to 0.
@@ -86,16 +88,17 @@ class Similarity:
     how much it is above that with other images. cam: Grad-CAM of the image.
     """
 
-    image: np.ndarray
-    neighbor: np.ndarray
+    image: torch.Tensor
+    neighbor: torch.Tensor
     layer: int | str
     maps: tuple[np.ndarray, np.ndarray]
     values: tuple[float, float]
     cam: np.ndarray
 
 
-def why_similar(model: nn.Module, image: np.ndarray, neighbor: np.ndarray, layer: int | str, pooling: str = "none",
-                others: np.ndarray | None = None, device: str = "auto") -> Similarity:
+def why_similar(model: nn.Module, image: torch.Tensor, neighbor: torch.Tensor, layer: int | str,
+                pooling: str = "none", others: ArrayLike | torch.Tensor | None = None,
+                device: str | torch.device = "auto") -> Similarity:
     """A `Similarity`. others: images (n, C, H, W) whose mean map is taken off, so that what any image has is left."""
     f, g = feature_maps(model, np.stack([image, neighbor]), layer, device)
     maps = contributions(f, g, pooling=pooling)

@@ -26,7 +26,7 @@ def layer_sweep(model: nn.Module, train_set: Any, test_set: Any, layers: Layers 
     """
     train_set, test_set = as_image_set(train_set), as_image_set(test_set)
     if isinstance(ks, int | np.integer):
-        ks = [ks]  # type: ignore[list-item]
+        ks = [ks]
     if isinstance(ks, str) or not isinstance(ks, Iterable):
         raise TypeError(f"ks={ks!r} is a {type(ks).__name__}; pass the numbers of examples to try, range(1, 51) for "
                         "example.")

@@ -129,6 +129,7 @@ def _epoch(net, optim, images, labels, batch_size, rates, augment, seed, epoch):
         order = order[:-1]
     total = torch.zeros(2, dtype=torch.float64, device=accumulation_device(images.device))
     most = int(labels.max())
+    first, last = rates
     net.train()
     for module in net.modules():  # what was frozen on purpose keeps its batch statistics, too
         own = list(module.parameters(recurse=False))
@@ -139,7 +140,7 @@ def _epoch(net, optim, images, labels, batch_size, rates, augment, seed, epoch):
         if images.is_cuda:
             torch.cuda.manual_seed(chance)
         batches = order.split(batch_size)
-        for index, rate in zip(batches, np.linspace(*rates, len(batches), endpoint=False).tolist(), strict=True):
+        for index, rate in zip(batches, np.linspace(first, last, len(batches), endpoint=False).tolist(), strict=True):
             for group in optim.param_groups:
                 group["lr"] = rate
             batch, target = scale(images[index]), labels[index]

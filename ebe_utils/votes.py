@@ -18,13 +18,14 @@ from scipy.linalg import solve_triangular
 from scipy.optimize import nnls
 
 from .checks import integer, one_of, real, same_shape
+from .search.rows import Metric
 
 WEIGHTS = ("uniform", "distance", "softmax", "nnk")
 Weights = str | Callable[[np.ndarray], ArrayLike]
 _LARGEST = 2**32  # bytes that one_hot takes without having been told the number of classes
 
 
-def check_weights(name: str, weights: Weights, metric: str | None = None) -> Weights:
+def check_weights(name: str, weights: Weights, metric: Metric | None = None) -> Weights:
     """`weights` if they are a name of `WEIGHTS` or a function; ValueError otherwise.
 
     metric: of the embeddings, since "nnk" goes with "cosine" only; None where nothing but distances is known.
@@ -39,7 +40,7 @@ def check_weights(name: str, weights: Weights, metric: str | None = None) -> Wei
     return weights
 
 
-def named_weights(weights: Weights | Iterable[str] | Mapping[str, Weights], metric: str | None = "cosine"
+def named_weights(weights: Weights | Iterable[str] | Mapping[str, Weights], metric: Metric | None = "cosine"
                   ) -> dict[str, Weights]:
     """{name: weights} of several weights to compare: from names (one, or any number), or from such a dict.
 

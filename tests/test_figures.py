@@ -102,6 +102,11 @@ def test_accuracy_figure_without_pixels_and_with_the_ks_that_are_there(sweep):
 # --- pictures ------------------------------------------------------------------------------------------------------
 
 
+def test_neighbors_figure_without_a_network(explanations):
+    figure, data = neighbors_figure([replace(explanations[0], network_prediction=None)], [0])
+    assert "network: none" in figure.axes[0].get_xlabel().replace("\n", " ") and set(data["network"]) == {"none"}
+
+
 def test_neighbors_figure_draws_the_examples(explanations, stripes):
     """12 examples take two rows of ten for each of the two images explained."""
     train, test = stripes

@@ -107,12 +107,62 @@ def test_python_on_pages_imports_what_there_is(page):
                     assert hasattr(module, name.name), f"{node.module}.{name.name}"
 
 
+def unannotated(function, bound):
+    """What of a function has no annotation: names of parameters, and "return", which __init__ does without."""
+    given = function.args
+    positional = [*given.posonlyargs, *given.args][bound:]
+    parameters = [*positional, *given.kwonlyargs, *filter(None, (given.vararg, given.kwarg))]
+    missing = [parameter.arg for parameter in parameters if parameter.annotation is None]
+    return missing + ["return"] * (function.returns is None and function.name != "__init__")
+
+
+def unannotated_api(tree):
+    """{name: what has no annotation} of a module's public functions, and of public methods and __init__ of classes."""
+    found, functions = {}, ast.FunctionDef | ast.AsyncFunctionDef
+    for node in tree.body:
+        if isinstance(node, functions) and not node.name.startswith("_"):
+            found[node.name] = unannotated(node, False)
+        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            for method in node.body:
+                if isinstance(method, functions) and (method.name == "__init__" or not method.name.startswith("_")):
+                    static = any(isinstance(d, ast.Name) and d.id == "staticmethod" for d in method.decorator_list)
+                    found[f"{node.name}.{method.name}"] = unannotated(method, not static)
+    return {name: missing for name, missing in found.items() if missing}
+
+
+def test_what_counts_as_unannotated():
+    tree = ast.parse("""
+def right(a: int, *b: int, c: int = 0, **d: int) -> int: ...
+def wrong(a, /, b, *c, d, **e): ...
+def _private(a): ...
+class Public:
+    def __init__(self, a, b: int): ...
+    def method(self, a: int): ...
+    @staticmethod
+    def static(a) -> int: ...
+    @classmethod
+    def of(cls, a: int) -> int: ...
+    def __len__(self): ...
+class _Private:
+    def method(self, a): ...
+""")
+    assert unannotated_api(tree) == {"wrong": ["a", "b", "d", "c", "e", "return"], "Public.__init__": ["a"],
+                                     "Public.method": ["return"], "Public.static": ["a"]}
+
+
+@pytest.mark.parametrize("path", [path for path in sorted((CHECKOUT / "ebe_utils").rglob("*.py"))
+                                  if not path.name.startswith("_") or path.name == "__init__.py"],
+                         ids=lambda path: path.relative_to(CHECKOUT / "ebe_utils").as_posix())
+def test_everything_public_is_annotated(path):
+    assert unannotated_api(ast.parse(path.read_text(encoding="utf-8"))) == {}
+
+
 # --- packaging -----------------------------------------------------------------------------------------------------
 
 PYPROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
 MODULES = sorted((CHECKOUT / "ebe_utils").rglob("*.py"))
 NAMES = {"PIL": "pillow", "sklearn": "scikit-learn", "faiss": "faiss-cpu", "jinja2": "nbconvert",
-         "nbformat": "nbconvert", "nbclient": "nbconvert", "nbclient": "nbconvert", "IPython": "ipywidgets",
+         "nbformat": "nbconvert", "nbclient": "nbconvert", "IPython": "ipywidgets",
          "dask": "distributed"}  # packages of modules, or what brings them along
 
 

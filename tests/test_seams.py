@@ -290,6 +290,8 @@ def test_from_embeddings_is_the_classifier_on_the_same_embeddings(cancer):
     np.testing.assert_array_equal(shown.examples, X[shown.indices])
     with pytest.raises(ValueError, match="299 examples do not match"):
         EBEClassifier.from_embeddings(rows[:300], y[:299], examples=X[:299])
+    with pytest.raises(ValueError, match="have no labels; pass them as y"):
+        EBEClassifier.from_embeddings(rows[:300], None)
 
 
 # --- after fit ---------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
+from sklearn.metrics.pairwise import cosine_distances
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
@@ -293,6 +294,15 @@ def test_saved_neighbors_come_back(found, tmp_path):
         np.testing.assert_array_equal(again.distances[layer], found.distances[layer])
         assert again.indices[layer].dtype == np.int32 and again.distances[layer].dtype == np.float32
     assert sweep_table(again, (1, 10)).equals(sweep_table(found, (1, 10)))
+
+
+def test_a_metric_that_is_a_function_is_explained_by_its_name_and_not_saved(trained, small, tmp_path):
+    by_function = layer_neighbors(trained, *small, [14], 3, cosine_distances, progress=False)
+    explanation = by_function.explain(*small, 0, 14, 3)
+    assert explanation.metric == "cosine_distances" and "cosine_distances distance" in str(explanation)
+    with pytest.raises(ValueError, match="the function 'cosine_distances', which no file can hold"):
+        by_function.save(tmp_path / "neighbors.safetensors")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_layers_given_as_an_array_can_be_saved(trained, small, tmp_path):

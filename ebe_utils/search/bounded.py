@@ -17,6 +17,7 @@ Which directions are used changes the time, never the result: exact distances de
 """
 
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -152,7 +153,7 @@ class BoundedSearch:
     directions are chosen at the first shard, by the cost measured on some queries; none is brute force.
     """
 
-    def __init__(self, queries, k: int, metric: str = "cosine", n_train: int | None = None):
+    def __init__(self, queries: Any, k: int, metric: str = "cosine", n_train: int | None = None):
         self.rows, self.k, self.metric, self.n_train = as_rows(queries, "the queries"), k, metric, n_train
         check_lengths(lengths(self.rows), metric, "the queries")
         self.lists, self.seen = NearestLists(len(self.rows), k), 0
@@ -160,7 +161,7 @@ class BoundedSearch:
         self.coarse = 0
         self.counts, self.pairs = np.zeros(2), 0
 
-    def add(self, rows) -> None:
+    def add(self, rows: Any) -> None:
         """Take in the next training rows, (n, d). Raises ValueError for a row that is not finite."""
         rows = as_rows(rows, "the training embeddings")
         same_dimension(self.rows.shape[1], rows.shape[1])
@@ -225,4 +226,4 @@ class BoundedSearch:
                 pairs = block.run(slice(0, len(queries.rows)), measure=False)[1]
                 trial = (perf_counter() - began) * shards + pairs * dot * growth
                 costs[basis, coarse] = project * rank + trial * share * len(some.rows) / len(queries.rows)
-        return min(costs, key=costs.get)
+        return min(costs, key=costs.__getitem__)

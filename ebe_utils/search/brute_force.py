@@ -4,6 +4,8 @@ For cosine and euclidean a matrix product finds the rows that can be among the n
 distances of those are computed from the two rows alone (`kernels`).
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from sklearn.metrics import pairwise_distances
@@ -90,7 +92,7 @@ def smallest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return found, at.gather(1, order)
 
 
-def merge(parts, k: int) -> tuple[np.ndarray, np.ndarray]:
+def merge(parts: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest from several (distances, indices) of the same queries, each (m, any number), as arrays."""
     found, at = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
     order = np.lexsort((at, found), axis=1)[:, :k]
@@ -142,6 +144,7 @@ class BruteForce:
 
     def _all(self, queries, train, _):
         """(distances, positions) of the k nearest rows by a metric without a shortcut."""
+        values: Any
         if self.metric == "manhattan" and self.device.type != "cpu":
             values = torch.cdist(queries.wide, train.wide, p=1)
         else:
@@ -180,6 +183,6 @@ class BruteForce:
         place = torch.arange(len(q), device=q.device) - (count.cumsum(0) - count)[q]
         found = torch.full((len(queries), int(count.max())), torch.inf, device=q.device)
         at = torch.zeros(found.shape, dtype=torch.int64, device=q.device)
-        pairs = _pairs_here if self.device.type == "cpu" else _pairs_elsewhere
+        pairs: Any = _pairs_here if self.device.type == "cpu" else _pairs_elsewhere
         found[q, place], at[q, place] = pairs(queries, train, q, x, self.metric), x
         return found, at

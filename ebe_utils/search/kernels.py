@@ -17,6 +17,7 @@ import torch
 from threadpoolctl import ThreadpoolController
 
 from ..places import cached_compilation
+from .rows import Metric
 
 EPS = 2.0**-24  # largest relative rounding error of float32
 CHUNK = 256  # columns that are summed in float32
@@ -28,7 +29,8 @@ _jit = cached_compilation(numba.njit(nogil=True, cache=True, error_model="numpy"
 
 
 @_jit
-def pair_squares(a, a_scale, b, b_scale, order, start, column, out):
+def pair_squares(a: np.ndarray, a_scale: np.ndarray, b: np.ndarray, b_scale: np.ndarray, order: np.ndarray,
+                 start: np.ndarray, column: np.ndarray, out: np.ndarray) -> None:
     """out[p] = |a[q]·a_scale[q] - b[x]·b_scale[x]|² in float64, x = order[column[p]], for start[q] <= p < start[q + 1].
 
     Columns ascend for each q.
@@ -76,7 +78,7 @@ def pair_squares(a, a_scale, b, b_scale, order, start, column, out):
 
 
 @_jit
-def distance(square, zero, cosine, factor):
+def distance(square: float, zero: bool, cosine: bool, factor: float) -> np.float32:
     """The float32 distance of two rows from their squared difference; zero: whether one of them is a zero vector."""
     if not cosine:
         return np.float32(np.sqrt(square) / factor)
@@ -86,7 +88,8 @@ def distance(square, zero, cosine, factor):
 
 
 @_jit
-def pair_distances(squares, start, column, a_scale, b_scale, cosine, out):
+def pair_distances(squares: np.ndarray, start: np.ndarray, column: np.ndarray, a_scale: np.ndarray,
+                   b_scale: np.ndarray, cosine: bool, out: np.ndarray) -> None:
     """out[p] = the float32 distance of each pair of `pair_squares` with a factor of 1."""
     for q in range(len(a_scale)):
         for p in range(start[q], start[q + 1]):
@@ -94,7 +97,8 @@ def pair_distances(squares, start, column, a_scale, b_scale, cosine, out):
 
 
 @_jit
-def update(squares, start, column, order, a_scale, b_scale, cosine, factor, offset, best, index):
+def update(squares: np.ndarray, start: np.ndarray, column: np.ndarray, order: np.ndarray, a_scale: np.ndarray,
+           b_scale: np.ndarray, cosine: bool, factor: float, offset: int, best: np.ndarray, index: np.ndarray) -> None:
     """Put the pairs' distances into the sorted lists of the nearest: the smaller distance first, then index."""
     k = best.shape[1]
     for q in range(len(a_scale)):
@@ -113,7 +117,7 @@ def update(squares, start, column, order, a_scale, b_scale, cosine, factor, offs
 
 
 @_jit
-def row_squares(rows, out):
+def row_squares(rows: np.ndarray, out: np.ndarray) -> None:
     """out = squared lengths of the rows, float64; not finite where a value is not."""
     for i in range(len(rows)):
         row, total = rows[i], 0.0
@@ -123,7 +127,8 @@ def row_squares(rows, out):
 
 
 @_jit
-def subtract_center(rows, scale, center, out, square):
+def subtract_center(rows: np.ndarray, scale: np.ndarray, center: np.ndarray, out: np.ndarray, square: np.ndarray,
+                    ) -> None:
     """out = rows · scale - center for some columns; the squares of the result are added to `square`."""
     for i in range(len(rows)):
         row, to, times, total = rows[i], out[i], scale[i], 0.0
@@ -135,7 +140,8 @@ def subtract_center(rows, scale, center, out, square):
 
 
 @_jit
-def pick(scores, limit, query_fine, train_fine, start, column):
+def pick(scores: np.ndarray, limit: np.ndarray, query_fine: np.ndarray, train_fine: np.ndarray, start: np.ndarray,
+         column: np.ndarray) -> int:
     """Append the training rows that may be near each query to `column`; the number that passed the coarse bound."""
     m, n = scores.shape
     used, passed, width = start[0], 0, query_fine.shape[1]
@@ -204,14 +210,15 @@ def exact_distances(queries: np.ndarray, train: np.ndarray, at: np.ndarray, metr
     return found
 
 
-def unit_scale(length: np.ndarray, metric: str) -> np.ndarray:
+def unit_scale(length: np.ndarray, metric: Metric) -> np.ndarray:
     """What rows are multiplied with, (n,) float64: 1 / length for cosine, 0 for a zero vector; 1 for euclidean."""
     if metric != "cosine":
         return np.ones(len(length))
     return np.divide(1, length, out=np.zeros(len(length)), where=length > 0)
 
 
-def flat_distances(queries, query_scale, train, train_scale, start, column, metric):
+def flat_distances(queries: np.ndarray, query_scale: np.ndarray, train: np.ndarray, train_scale: np.ndarray,
+                   start: np.ndarray, column: np.ndarray, metric: Metric) -> np.ndarray:
     """Distances (p,) float32 of queries to the training rows column[start[q]:start[q + 1]], ascending, for each q."""
     squares, far = np.empty(len(column)), np.empty(len(column), np.float32)
 

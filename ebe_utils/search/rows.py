@@ -22,6 +22,11 @@ def check_metric(metric: Metric) -> Metric:
     return metric if callable(metric) else one_of("metric", metric, METRICS)
 
 
+def metric_name(metric: Metric) -> str:
+    """What a metric is called, for people to read."""
+    return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
+
+
 def check_device(device: torch.device | str) -> torch.device:
     """The device; ValueError for one that holds no values ("meta"), or that torch does not have here."""
     try:

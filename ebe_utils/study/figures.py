@@ -139,7 +139,8 @@ def neighbors_figure(explanations: Sequence[Explanation], truths: Sequence[int])
         axis.axis("off")
     for e, (x, truth) in enumerate(zip(explanations, truths, strict=True)):
         axes[e * per, 0].axis("on")
-        lines = f"EBE: {x.classes[x.prediction]}", f"network: {x.classes[x.network_prediction]}"
+        network = "none" if x.network_prediction is None else x.classes[x.network_prediction]
+        lines = f"EBE: {x.classes[x.prediction]}", f"network: {network}"
         # No wider than the image.
         said = "\n".join(line if len(line) < 18 else line.replace(": ", ":\n") for line in lines)
         draw_image(axes[e * per, 0], x.image, f"test image\n{x.classes[truth]}", xlabel=said)
@@ -150,7 +151,7 @@ def neighbors_figure(explanations: Sequence[Explanation], truths: Sequence[int])
             draw_image(axis, x.examples[rank], f"{rank + 1}\n{x.classes[label]}",
                        RIGHT if label == truth else WRONG, f"{distance:.3g}")
             rows.append({"image": e, "truth": x.classes[truth], "ebe": x.classes[x.prediction],
-                         "network": x.classes[x.network_prediction], "layer": x.layer, "rank": rank + 1,
+                         "network": network, "layer": x.layer, "rank": rank + 1,
                          "index": int(i), "class": x.classes[label], "weight": weight, "distance": distance})
     figure.supxlabel(f"rank and class above, {explanations[0].metric} distance below; blue frame: the true class, "
                      "orange frame: another", fontsize=10)

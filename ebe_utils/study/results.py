@@ -1,6 +1,7 @@
 """Tables over several runs: accuracies, verdicts on the claims, measures of explanations, regret of choices."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 
@@ -107,7 +108,7 @@ def _sweep(run):
     return run_table(run, "sweep.csv")
 
 
-def run_table(run: Run, name: str, **how) -> pd.DataFrame:
+def run_table(run: Run, name: str, **how: Any) -> pd.DataFrame:
     """A table of a run's sweep; how: keyword arguments of `pd.read_csv`."""
     return pd.read_csv(run.file(run.parameters.sweep_step, name), **how)
 

@@ -56,8 +56,8 @@ def similarity_figure(similarities: Sequence[Similarity],
             heat = draw_heat(axis, image, values, low=-limit, high=limit, title=title, xlabel=f"sum {total:.3f}")
         warm = draw_heat(panels[6], s.image, s.cam, "cividis", 0, float(s.cam.max()) or 1, cam)
         panels[5].axis("off")
-        for values, axis, label in ((heat, panels[4], unit), (warm, panels[7], "logits")):
-            figure.colorbar(values, cax=axis).set_label(label, fontsize=8)
+        for drawn, axis, label in ((heat, panels[4], unit), (warm, panels[7], "logits")):
+            figure.colorbar(drawn, cax=axis).set_label(label, fontsize=8)
             axis.tick_params(labelsize=8)
         rows += [{"layer": s.layer, "map": name, "y": y, "x": x, "value": value}
                  for name, values in zip(("test image", "neighbour", "Grad-CAM"), (*s.maps, s.cam), strict=True)

@@ -13,7 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,8 +69,9 @@ class _Bench:
         """Keep one row's results for the table: seconds, peak memory, and what was found."""
         arrays = {f"{name}.{layer}": v for layer, one in dict(found).items() for name, v in one.items()}
         np.savez(self.folder / f"{row}.npz", rows=rows, **arrays)
+        peak = peak_memory()
         write_text(self.folder / f"{row}.json", json.dumps(
-            {"seconds": seconds, "GiB": peak_memory() / 2**10, "searched": len(rows),
+            {"seconds": seconds, "GiB": None if peak is None else peak / 2**10, "searched": len(rows),
              "layer_seconds": dict(layer_seconds), **what}))
 
     # --- the ways -------------------------------------------------------------------------------------------------
@@ -96,7 +99,8 @@ class _Bench:
         from torchvision.models.feature_extraction import create_feature_extractor
 
         rows, times = self.queries(self.options.queries)
-        names, spent, found = conv_layers(self.model), {"extract": {}, "paper": {}, "sklearn": {}}, {}
+        names, found = conv_layers(self.model), {}
+        spent: dict[str, dict[int, float]] = {"extract": {}, "paper": {}, "sklearn": {}}
         for layer in self.layers:
             start = time.perf_counter()
             extractor = create_feature_extractor(self.model, {names[layer]: "out"})  # which ends at that layer
@@ -120,7 +124,7 @@ class _Bench:
 
         rows, times = self.queries(self.options.queries)
         start = time.perf_counter()
-        held, wanted = (embed(self.model, part.images, self.layers) for part in (self.train, self.test))
+        held, wanted = (dict(embed(self.model, part.images, self.layers)) for part in (self.train, self.test))
         extracted, spent, found = time.perf_counter() - start, {}, {}
         for layer in self.layers:
             start = time.perf_counter()
@@ -183,7 +187,8 @@ class _Bench:
                 getattr(self, way.replace("-", "_"))()
 
 
-def run_ways(options, ways, folder, more=()):
+def run_ways(options: argparse.Namespace, ways: Iterable[str], folder: Path, more: Sequence[str] = (),
+             ) -> dict[str, dict[str, Any]]:
     """Measure each way in a process of its own; {row: its results}."""
     for way in ways:
         command = [sys.executable, "-m", "ebe_utils.upkeep.benchmark", *options.given, "--folder", str(folder),
@@ -196,7 +201,7 @@ def run_ways(options, ways, folder, more=()):
     return {row: json.loads((folder / f"{row}.json").read_text()) for row in ROWS if (folder / f"{row}.json").exists()}
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m ebe_utils.upkeep.benchmark", description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="digits", help="digits, mnist, fashion_mnist, cifar10 (default: digits)")
@@ -219,8 +224,8 @@ def main(argv=None):
     if options.way:
         _Bench(options).measure(options.way)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        options.folder, options.given, folder = folder, argv, Path(folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        options.folder, options.given, folder = temporary, argv, Path(temporary)
         bench = _Bench(options)
         options.n_train, options.n_test = len(bench.train), len(bench.test)
         results = run_ways(options, options.ways, folder)
@@ -236,7 +241,7 @@ def main(argv=None):
         write_text(Path(options.save) / "about.json", json.dumps(about(options, bench.layers), indent=1) + "\n")
 
 
-def growth(options, folder, network):
+def growth(options: argparse.Namespace, folder: Path, network: Path) -> pd.DataFrame:
     """Tidy: seconds and peak memory while the number of training images doubles four times."""
     rows = []
     for times in (16, 8, 4, 2, 1):
@@ -251,7 +256,7 @@ def growth(options, folder, network):
     return pd.DataFrame(rows)
 
 
-def about(options, layers):
+def about(options: argparse.Namespace, layers: list[int]) -> dict[str, Any]:
     """What was measured, and on what."""
     return {"dataset": options.dataset, "training images": options.n_train, "test images": options.n_test,
             "layers": layers, "stem": options.stem, "epochs of the network": options.epochs, "k": K,

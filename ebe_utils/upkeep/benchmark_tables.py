@@ -1,5 +1,8 @@
 """The benchmark's tables: seconds, ratios, memory, and whether the ways agree."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -11,7 +14,7 @@ ROWS = {"forward": "the bare forward pass", "limit": "and the products of brute 
         "engine=bounded": "ours, bounded search"}
 
 
-def table(results, folder, n_test):
+def table(results: dict[str, dict[str, Any]], folder: Path, n_test: int) -> pd.DataFrame:
     """A DataFrame with a row for each way: seconds, ratios, memory, and agreement with the others."""
     def ratio(row):
         return [r["seconds"] / results[row]["seconds"] if row in results else float("nan") for r in results.values()]
@@ -49,7 +52,7 @@ def _share(pairs):
     return f"{sum((a != b).sum() for a, b in pairs):,} of {sum(a.size for a, _ in pairs):,}"
 
 
-def layer_table(results, dimensions):
+def layer_table(results: dict[str, dict[str, Any]], dimensions: dict[int, int]) -> pd.DataFrame:
     """Tidy: seconds of search of each way at each layer, without the pass over the images, and what ours says of it."""
     rows = [{"way": row, "layer": layer, "dimension": dimensions[int(layer)], "seconds": seconds,
              **result.get("notes", {}).get(layer, {})}

@@ -21,7 +21,7 @@ RESULTS = CHECKOUT / "docs" / "results.md"
 ALSO = {"evaluation": ["summary.csv"], "choosing": ["choices.csv", "optimism.csv", "ways.csv"]}
 
 
-def keep_results(run, root=REFERENCE, figures=CHECKOUT / "figures"):
+def keep_results(run: Run, root: str | Path = REFERENCE, figures: str | Path = CHECKOUT / "figures") -> Path:
     """Copy what is small of a run to `root`/name: parameters, and of each step the tables and the manifest.
 
     Needed are the steps of notebooks 01, 04, 05 and 07; those of 08 and 09 are kept where they are done. The manifest
@@ -76,12 +76,17 @@ def update_results(path: Path = RESULTS, root: Path = REFERENCE) -> None:
     """
     text = path.read_text(encoding="utf-8")
     for name, table in _tables(root).items():
-        text, places = re.subn(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)",
-                               lambda m, t=table: m[1] + markdown(t) + m[2], text, flags=re.DOTALL)
+        text, places = _filled(text, name, markdown(table))
         if places != 1:
             raise ValueError(f"{path} has {places} places for the table {name!r}; it needs one, between the lines "
                              f"<!-- {name} --> and <!-- end of {name} -->.")
     write_text(path, text)
+
+
+def _filled(text: str, name: str, table: str) -> tuple[str, int]:
+    """(the page with a table between the comments that name it, in how many places)."""
+    return re.subn(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", lambda m: m[1] + table + m[2], text,
+                   flags=re.DOTALL)
 
 
 def _tables(root: Path) -> dict[str, pd.DataFrame]:
