@@ -16,7 +16,6 @@ from sklearn.utils.validation import check_is_fitted
 from .checks import integer, one_of
 from .embeddings import embed_batches
 from .explanation import Explanation, Explanations
-from .faithful import TARGETS, nearest_answers
 from .fingerprint import NetworkWatch
 from .inputs import Inputs, as_inputs, as_queries
 from .labels import encode_labels
@@ -24,6 +23,7 @@ from .layers import default_layer, layer_name
 from .saved import load_classifier, save_classifier
 from .search import Index, check_k, check_metric
 from .search.rows import Metric, metric_name
+from .targets import TARGETS, nearest_answers
 from .votes import Weights, check_weights, nnk_weights, one_hot, vote_weights
 
 FITTED = ("layer", "metric", "pooling")  # parameters that a fit uses up: changing them needs another
@@ -41,7 +41,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
     function, see `ebe_utils.votes`; "nnk", with cosine distance, gives a part of the k all the weight (k = 50 is a good
     number). pooling: see `ebe_utils.embeddings`. target: "labels", the paper's k nearest examples; or "network", of the
     `candidates` nearest those k whose softmax is nearest to the query's: an attribution of the network's own answer,
-    also where it is wrong (see `ebe_utils.faithful`). device: "auto", or what torch calls it. memory_budget: GiB that
+    also where it is wrong (see `ebe_utils.targets`). device: "auto", or what torch calls it. memory_budget: GiB that
     the process may take for the index; None for no limit. describe: a function that turns one example into text, or
     into an object with `_repr_html_`, where an example is no image.
 

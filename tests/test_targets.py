@@ -6,8 +6,8 @@ from scipy.optimize import minimize
 from scipy.spatial.distance import cdist
 
 from ebe_utils import EBEClassifier
-from ebe_utils.faithful import convex_weights, hellinger, nearest_answers, total_variation
 from ebe_utils.model import predict_logits
+from ebe_utils.targets import convex_weights, hellinger, nearest_answers, total_variation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
