@@ -17,6 +17,7 @@ from .checks import integer, one_of
 from .embeddings import embed_batches
 from .explanation import Explanation, Explanations
 from .fingerprint import NetworkWatch
+from .forward import on_device
 from .inputs import Inputs, as_inputs, as_queries
 from .labels import encode_labels
 from .layers import default_layer, layer_name
@@ -37,7 +38,8 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
 
     model: any torch classifier; it is never changed. layer: the paper's number (convolutions from shallow to deep) or
     a module name; None takes the paper's 14 in a network of 20 convolutions, else see `layers.default_layer`. k: number
-    of examples. metric: "cosine", "euclidean", "manhattan" or a function of two embeddings. weights: a name or a
+    of examples. metric: "cosine", "euclidean", "manhattan" or a function, see
+    `search.rows.check_metric`. weights: a name or a
     function, see `ebe_utils.votes`; "nnk", with cosine distance, gives a part of the k all the weight (k = 50 is a good
     number). pooling: see `ebe_utils.embeddings`. target: "labels", the paper's k nearest examples; or "network", of the
     `candidates` nearest those k whose softmax is nearest to the query's: an attribution of the network's own answer,
@@ -53,6 +55,8 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
     k and weights may be changed after `fit`; layer, metric, pooling or the network's weights may not: every method then
     raises ValueError and asks for another `fit`.
     """
+
+    _moved: tuple[Any, torch.device] | None = None
 
     def __init__(self, model: torch.nn.Module | None, layer: int | str | None = None, k: int = 10,
                  metric: Metric = "cosine", weights: Weights = "uniform", pooling: str = "none",
@@ -88,6 +92,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         check_weights("weights", self.weights, self.metric)
         one_of("target", self.target, TARGETS)
         self.__dict__.pop("_index", None)  # a fit that fails leaves the classifier unfitted
+        self._moved = None
         self.layer_ = default_layer(self.model) if self.layer is None else self.layer
         self.layer_name_ = layer_name(self.model, self.layer_)
         embeddings, logits = self._embed(train)
@@ -133,7 +138,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         self.comparable_ = comparable and network_proba is not None
         self.metric_, self.pooling_, self.n_features_in_ = self.metric, self.pooling, embeddings.shape[1]
         self._signature, self._has_examples = train.signature(), True
-        self._index = Index(embeddings, self.metric, memory_budget=self.memory_budget)
+        self._index = Index(embeddings, self.metric, self._network()[1], self.memory_budget)
 
     def _warn_of_other_classes(self):
         said = self.network_proba_.shape[1]
@@ -151,8 +156,8 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         """(embeddings (n, d), logits (n, outputs)) from one pass."""
         rows: Any = None  # (n, d), or a list of batches where n shows only at the end
         said, at = [], 0
-        for found, logits in embed_batches(self.model, inputs.batches(self.batch_size), [self.layer_], self.pooling,
-                                           self.device):
+        model, device = self._network()
+        for found, logits in embed_batches(model, inputs.batches(self.batch_size), [self.layer_], self.pooling, device):
             part = found[self.layer_].cpu().numpy()
             if rows is None:
                 rows = np.empty((inputs.n, part.shape[1]), np.float32) if inputs.n else []
@@ -163,6 +168,14 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
             said.append(logits.float().cpu().numpy())
             at += len(part)
         return np.concatenate(rows) if isinstance(rows, list) else rows, np.concatenate(said)
+
+    def _network(self) -> tuple[Any, torch.device]:
+        """(the network where it computes, that device): it is moved there once, not at each call."""
+        if self.model is None:
+            return None, torch.device("cpu")
+        if self._moved is None:
+            self._moved = on_device(self.model, self.device)
+        return self._moved
 
     def _check_unchanged(self):
         check_is_fitted(self, "_index")
@@ -269,6 +282,9 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
     def __sklearn_clone__(self):
         """The same parameters, not fitted, around the same network: its weights are not copied."""
         return type(self)(**self.get_params(deep=False))
+
+    def __getstate__(self) -> dict:
+        return super().__getstate__() | {"_moved": None}  # a copy of the network, made again where it is needed
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "_index")

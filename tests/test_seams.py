@@ -1,5 +1,6 @@
 """What a user brings along: networks and data that are not ours, in the forms in which they come."""
 
+import copy
 import pickle
 from collections import OrderedDict
 
@@ -19,6 +20,7 @@ from torchvision import datasets, transforms
 
 from ebe_utils import EBEClassifier, layer_sweep
 from ebe_utils.layers import default_layer
+from ebe_utils.search import Index
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -387,3 +389,26 @@ def test_total_variation_by_hand(points):
     e = EBEClassifier(net, "flat", 1, metric="euclidean").fit(train).explain(np.float32([0, 0]))
     softmax = np.exp([0, 1, 0]) / np.exp([0, 1, 0]).sum()
     assert e.total_variation == pytest.approx(np.abs(np.array([0, 0, 1]) - softmax).sum() / 2)
+
+
+def test_the_network_is_moved_once_and_the_index_is_where_it_computes(tiny_net, stripes, monkeypatch):
+    """What happens with a CUDA card, shown with one that is made up: a copy of the network on the CPU."""
+    train, test = stripes
+    moved, indexes = [], []
+
+    def to_the_card(model, device):
+        moved.append(device)
+        return copy.deepcopy(model), torch.device("cpu")
+
+    def index(rows, metric, device, memory_budget):
+        indexes.append(device)
+        return Index(rows, metric, device, memory_budget)
+
+    monkeypatch.setattr("ebe_utils.explainer.on_device", to_the_card)
+    monkeypatch.setattr("ebe_utils.explainer.Index", index)
+    ebe = EBEClassifier(tiny_net, 2, 5, device="cuda").fit(train)
+    for _ in range(3):
+        ebe.explain(test.images[0])
+    assert moved == ["cuda"] and indexes == [torch.device("cpu")]
+    pickle.loads(pickle.dumps(ebe)).explain(test.images[0])
+    assert moved == ["cuda", "cuda"]
