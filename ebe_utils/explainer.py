@@ -17,8 +17,8 @@ from .checks import integer, one_of
 from .embeddings import embed_batches
 from .explanation import Explanation, Explanations
 from .fingerprint import NetworkWatch
-from .forward import on_device
-from .inputs import Inputs, as_inputs, as_queries
+from .forward import on_device, softmax
+from .inputs import Inputs, as_inputs, as_queries, first_example
 from .labels import encode_labels
 from .layers import default_layer, layer_name
 from .saved import load_classifier, save_classifier
@@ -97,7 +97,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         self.layer_name_ = layer_name(self.model, self.layer_)
         embeddings, logits = self._embed(train)
         self._encode(train, classes)
-        self._finish(train, embeddings, _softmax(logits), logits.shape[1] == len(self.classes_))
+        self._finish(train, embeddings, softmax(logits), logits.shape[1] == len(self.classes_))
         self._watch = NetworkWatch(self.model)
         self._warn_of_other_classes()
         return self
@@ -197,7 +197,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
             return (rows[None] if single else rows), None, as_inputs(rows[None] if single else rows), single
         inputs, single = as_queries(data, self._signature)
         embeddings, logits = self._embed(inputs)
-        return embeddings, _softmax(logits), inputs, single
+        return embeddings, softmax(logits), inputs, single
 
     def _vote(self, embeddings, proba):
         """(distances, indices, weights), each (n, k)."""
@@ -263,7 +263,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
                 network_prediction=None if proba is None else int(proba[i].argmax()),
                 network_proba=None if proba is None else proba[i], comparable=self.comparable_, layer=self.layer_,
                 layer_name=self.layer_name_, metric=metric_name(self.metric_), describe=self.describe,
-                image=None if shown is None or self.model is None else _first(shown))
+                image=None if shown is None or self.model is None else first_example(shown))
 
         return Explanations(indices, distances, weights, self.labels_, self.class_names_, proba, self.comparable_, make)
 
@@ -288,14 +288,3 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "_index")
-
-
-def _softmax(logits):
-    """(n, outputs) float64."""
-    return torch.from_numpy(logits).double().softmax(1).numpy()
-
-
-def _first(examples):
-    if isinstance(examples, dict):
-        return {name: value[0] for name, value in examples.items()}
-    return tuple(value[0] for value in examples) if isinstance(examples, tuple) else examples[0]

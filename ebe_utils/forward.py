@@ -215,3 +215,8 @@ def predict_logits(model: nn.Module, images: ArrayLike | torch.Tensor, batch_siz
     with evaluating(model), torch.inference_mode():
         parts = [run_network(model, scale(part.to(device)), device).float().cpu() for part in images.split(batch_size)]
     return torch.cat(parts).numpy()
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """(n, outputs) float64 probabilities of logits (n, outputs)."""
+    return torch.from_numpy(logits).double().softmax(1).numpy()

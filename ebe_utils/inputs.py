@@ -208,6 +208,11 @@ def as_queries(data: Any, like: Any, collate: Callable | None = None) -> tuple[I
     return inputs, False
 
 
+def first_example(batch: Batch) -> Any:
+    """The first example of a batch: of a tensor, of each of a tuple, or of each of a dict."""
+    return _each(batch, lambda x: x[0])
+
+
 def _is_one(signature):
     """Whether it is the signature of one tensor, (dtype, shape)."""
     return isinstance(signature, tuple) and bool(signature) and isinstance(signature[0], torch.dtype)
