@@ -7,24 +7,28 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from .checks import integer
 from .data import as_image_set
 from .embeddings import Layers
 from .layer_neighbors import layer_neighbors
 from .nnk import with_nnk
 from .search.engines import check_k
+from .streams import embedding_neighbors, input_neighbors, is_stream
 from .tables import sweep_table
 from .votes import Weights, check_weights
 
 
-def layer_sweep(model: nn.Module, train_set: Any, test_set: Any, layers: Layers = "all",
+def layer_sweep(model: nn.Module | None, train_set: Any, test_set: Any, layers: Layers = "all",
                 ks: int | Iterable[int] = range(1, 51), metric: str = "cosine", weights: Weights = "uniform",
                 pooling: str = "none", **options: Any) -> pd.DataFrame:
-    """Accuracy and agreement of EBE for every layer and k: `sweep_table` of `layer_neighbors`, which see.
+    """Accuracy and agreement of EBE for every layer and k: a `sweep_table`.
 
-    ks: numbers of examples; a single one may be given as it is. weights: see `ebe_utils.votes`; with "nnk" the
-    embeddings are made twice, and weights for each k of ks. options: of `layer_neighbors`.
+    train_set, test_set: images with labels, see `layer_neighbors`; inputs of any other kind (`ebe_utils.inputs`): torch
+    data sets, loaders, dicts, streams, whose embeddings of all layers are held at once (`ebe_utils.streams`); or, where
+    model is None, ({layer: embeddings (n, d)}, labels). ks: numbers of examples; a single one may be given as it is.
+    weights: see `ebe_utils.votes`; with "nnk" the embeddings of images are made twice, and weights for each k of ks.
+    options: of `layer_neighbors`, or of `streams.input_neighbors`.
     """
-    train_set, test_set = as_image_set(train_set), as_image_set(test_set)
     if isinstance(ks, int | np.integer):
         ks = [ks]
     if isinstance(ks, str) or not isinstance(ks, Iterable):
@@ -33,9 +37,20 @@ def layer_sweep(model: nn.Module, train_set: Any, test_set: Any, layers: Layers 
     ks = list(ks)
     if not ks:
         raise ValueError("ks is empty; pass the numbers of examples to try, range(1, 51) for example.")
+    check_weights("weights", weights, metric)
+    if model is None or is_stream(train_set) or is_stream(test_set):
+        for k in ks:
+            integer("k", k, 1)
+        nnk = ks if weights == "nnk" else ()
+        if model is None:
+            (train, train_labels), (test, test_labels) = train_set, test_set
+            found = embedding_neighbors(train, train_labels, test, test_labels, max(ks), metric, nnk=nnk, **options)
+        else:
+            found = input_neighbors(model, train_set, test_set, layers, max(ks), metric, pooling, nnk=nnk, **options)
+        return sweep_table(found, ks, weights)
+    train_set, test_set = as_image_set(train_set), as_image_set(test_set)
     for k in ks:
         check_k(k, len(train_set))
-    check_weights("weights", weights, metric)
     found = layer_neighbors(model, train_set, test_set, layers, max(ks), metric, pooling, **options)
     if weights == "nnk":
         again = {name: options[name] for name in ("memory_budget", "batch_size", "device") if name in options}

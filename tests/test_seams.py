@@ -412,3 +412,55 @@ def test_the_network_is_moved_once_and_the_index_is_where_it_computes(tiny_net, 
     assert moved == ["cuda"] and indexes == [torch.device("cpu")]
     pickle.loads(pickle.dumps(ebe)).explain(test.images[0])
     assert moved == ["cuda", "cuda"]
+
+
+# --- sweeps ------------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_of_a_data_set_is_that_of_its_images(tiny_net, stripes):
+    train, test = stripes
+    expected = layer_sweep(tiny_net, train, test, [1, 2], [1, 5], pixels=False, progress=False)
+    sets = [TensorDataset(part.images.float() / 255, torch.from_numpy(part.labels)) for part in stripes]
+    names = [(part.images.float() / 255, np.array(part.classes)[part.labels]) for part in stripes]
+    for both in (sets, [DataLoader(data, 10) for data in sets], [iter(DataLoader(data, 10)) for data in sets], names):
+        found = layer_sweep(tiny_net, *both, [1, 2], [1, 5])
+        assert found[["layer", "name", "dimension", "k"]].equals(expected[["layer", "name", "dimension", "k"]])
+        np.testing.assert_allclose(found[["accuracy", "agreement", "network_accuracy"]],
+                                   expected[["accuracy", "agreement", "network_accuracy"]])
+    nnk = layer_sweep(tiny_net, *sets, [1, 2], [5], weights="nnk")
+    np.testing.assert_allclose(nnk["accuracy"], layer_sweep(tiny_net, train, test, [1, 2], [5], weights="nnk",
+                                                            pixels=False, progress=False)["accuracy"])
+
+
+def test_a_sweep_of_embeddings_needs_no_network(cancer):
+    net, X, y = cancer
+    rows = {"first": net[:2](torch.from_numpy(X)).detach().numpy(), "second": net[:4](torch.from_numpy(X)
+                                                                                   ).detach().numpy()}
+    train, test = ({name: part(values) for name, values in rows.items()} for part in (lambda v: v[:400],
+                                                                                      lambda v: v[400:]))
+    found = layer_sweep(None, (train, y[:400]), (test, y[400:]), ks=[1, 5]).set_index(["layer", "k"])
+    for (name, k), row in found.iterrows():
+        knn = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(train[name].astype(float), y[:400])
+        assert row["accuracy"] == pytest.approx(knn.score(test[name].astype(float), y[400:]), abs=0.006)
+        assert np.isnan(row["agreement"]) and np.isnan(row["network_accuracy"])
+    said = net(torch.from_numpy(X[400:])).argmax(1).numpy()
+    known = layer_sweep(None, (train, y[:400]), (test, y[400:]), ks=[5], network=said)
+    assert (known["network_accuracy"] == (said == y[400:]).mean()).all() and known["agreement"].notna().all()
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda train, test: ({"a": train}, {"b": test}), "training embeddings are of layers a.*of b"),
+    (lambda train, test: ({"a": train[:3]}, {"a": test}), "3 training embeddings and there are 4 labels"),
+    (lambda train, test: ({"a": train}, {"a": test[:, :1]}), "dimensions")])
+def test_embeddings_that_do_not_belong_together(change, words):
+    train, test = change(np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)[:2])
+    with pytest.raises(ValueError, match=words):
+        layer_sweep(None, (train, [0, 1, 0, 1]), (test, [0, 1]), ks=[1])
+
+
+def test_a_sweep_of_a_stream_keeps_to_its_memory(tiny_net, stripes):
+    sets = [TensorDataset(part.images.float() / 255, torch.from_numpy(part.labels)) for part in stripes]
+    with pytest.raises(ValueError, match="take more than.*fewer layers"):
+        layer_sweep(tiny_net, *sets, [1, 2], [1], memory_budget=1e-6)
+    with pytest.raises(ValueError, match="needs labels"):
+        layer_sweep(tiny_net, TensorDataset(sets[0].tensors[0]), sets[1], [1], [1])
