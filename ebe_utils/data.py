@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from .checks import integer
 from .values import (
@@ -108,13 +109,18 @@ class ImageSet:
 
 
 def as_image_set(data: Any, labels: ArrayLike | None = None) -> ImageSet:
-    """An `ImageSet` from one, from (images, labels), or from any object with `.images` and `.labels`.
+    """An `ImageSet` from one, from (images, labels), from a torch `Dataset` or `DataLoader`, whose items are (tensor,
+    label), or from any object with `.images` and `.labels`.
 
-    scikit-learn's `load_digits()`, whose labels are called `target`, is understood too. What such an object calls
-    images, (n, H, W), gets the axis of one channel, also where they are floats.
+    A `Dataset` is read whole into memory, in its own order, also that of a `DataLoader`; `EBEClassifier.fit` and
+    `layer_sweep` read it batch by batch. scikit-learn's `load_digits()`, whose labels are called `target`, is
+    understood too. What such an object calls images, (n, H, W), gets the axis of one channel, also where they are
+    floats.
     """
     if isinstance(data, ImageSet) and labels is None:
         return data
+    if labels is None and isinstance(data, Dataset | DataLoader) and not hasattr(data, "images"):
+        return _read_whole(data)
     if labels is None and isinstance(data, tuple | list) and len(data) == 2:
         data, labels = data
     elif labels is None:
@@ -127,6 +133,22 @@ def as_image_set(data: Any, labels: ArrayLike | None = None) -> ImageSet:
         images = images[:, None] if images.ndim == 3 else images
         return ImageSet(images, labels, tuple(getattr(data, "classes", ())))
     return ImageSet(data, labels)  # type: ignore[arg-type]  # which makes an array of them
+
+
+def _read_whole(data):
+    """The `ImageSet` of a torch data set's items, tensors of one shape with integer labels."""
+    source = data.dataset if isinstance(data, DataLoader) else data
+    collate = data.collate_fn if isinstance(data, DataLoader) else None
+    loader = data if isinstance(source, IterableDataset) and isinstance(data, DataLoader) else DataLoader(
+        source, 256, shuffle=False, collate_fn=collate)
+    try:
+        parts = [(images, labels) for images, labels in loader]
+        images, labels = (torch.cat([torch.as_tensor(part) for part in side]) for side in zip(*parts, strict=True))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"the items of a {type(source).__name__} are not (tensor of one shape, integer label) "
+                        f"({str(error).splitlines()[0]}); give it a transform that ends in a tensor "
+                        "(torchvision.transforms.ToTensor(), say).") from None
+    return ImageSet(images, labels, tuple(getattr(source, "classes", ())))  # type: ignore[arg-type]
 
 
 def random_part(train: ImageSet, test: ImageSet, n_train: int | None = None, n_test: int | None = None,

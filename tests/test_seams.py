@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
@@ -18,7 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torchvision import datasets, transforms
 
-from ebe_utils import EBEClassifier, layer_sweep
+from ebe_utils import EBEClassifier, layer_sweep, resnet18_for, select, train
 from ebe_utils.layers import default_layer
 from ebe_utils.search import Index
 
@@ -464,3 +465,39 @@ def test_a_sweep_of_a_stream_keeps_to_its_memory(tiny_net, stripes):
         layer_sweep(tiny_net, *sets, [1, 2], [1], memory_budget=1e-6)
     with pytest.raises(ValueError, match="needs labels"):
         layer_sweep(tiny_net, TensorDataset(sets[0].tensors[0]), sets[1], [1], [1])
+
+
+# --- training and choosing -----------------------------------------------------------------------------------------
+
+
+def test_training_and_choosing_take_data_sets_too(new_net, stripes):
+    train_set, test_set = stripes
+    data = TensorDataset(train_set.images.float() / 255, torch.from_numpy(train_set.labels))
+    plain = train_set.images.float() / 255, train_set.labels
+    nets = [train(new_net(), given, epochs=2, batch_size=16, progress=False)
+            for given in (plain, data, DataLoader(data, 5, shuffle=True), DataLoader(Stream(*data.tensors), 7))]
+    for net in nets[1:]:
+        for mine, first in zip(net.state_dict().values(), nets[0].state_dict().values(), strict=True):
+            torch.testing.assert_close(mine, first, rtol=0, atol=0)
+    chosen = [select(nets[0], given, [1, 2], [1, 3], progress=False) for given in (plain, data)]
+    assert chosen[0].table.equals(chosen[1].table) and chosen[0].layer == chosen[1].layer
+    assert resnet18_for(data).fc.out_features == 3
+
+
+def test_items_that_are_no_tensors_are_refused(tiny_net, tmp_path, stripes):
+    from PIL import Image
+
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(stripes[0].images[0, 0].numpy()).save(tmp_path / name / "0.png")
+    with pytest.raises(TypeError, match="ImageFolder are not .tensor of one shape.*ToTensor"):
+        train(tiny_net, datasets.ImageFolder(tmp_path))
+
+
+def test_one_classifier_serves_many_threads(tiny_net, stripes):
+    train_set, test_set = stripes
+    ebe = EBEClassifier(tiny_net, 2, 5).fit(train_set)
+    expected = [str(ebe.explain(image)) for image in test_set.images]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: str(ebe.explain(test_set.images[i % 21])), range(160)))
+    assert found == [expected[i % 21] for i in range(160)]
