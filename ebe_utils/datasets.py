@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 from .checks import did_you_mean, integer
 from .data import DataError, ImageSet, random_part
 from .folders import read_folder
-from .places import data_root
+from .paths import data_root
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
 # md5 of the official files, unpacked, as torchvision lays them out; torchvision itself checks CIFAR-10.

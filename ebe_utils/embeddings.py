@@ -11,9 +11,11 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from .activations import peak_activations
+from .batches import Stacked, batch_length
 from .checks import integer, one_of
 from .data import as_tensor, check_values, scale
-from .forward import LayerError, batch_length, evaluating, on_device, only_tensor, run_network
+from .forward import LayerError, evaluating, on_device, only_tensor, run_network
+from .inputs import as_inputs
 from .layers import layer_name, layer_names
 from .pooling import POOLINGS, pool
 
@@ -71,22 +73,22 @@ def iter_embeddings(model: nn.Module, images: ArrayLike | torch.Tensor, layers: 
         start += len(logits)
 
 
-def embed(model: nn.Module, images: ArrayLike | torch.Tensor, layers: Layers = "all", pooling: str = "none",
-          batch_size: int = 256, device: str | torch.device = "auto") -> np.ndarray | dict:
+def embed(model: nn.Module, examples: Any, layers: Layers = "all", pooling: str = "none", batch_size: int = 256,
+          device: str | torch.device = "auto") -> np.ndarray | dict:
     """{layer: (n, dimension) float32 array} for all `layers` from a single pass; see `embed_batches`.
 
-    One layer, not in a list, gives its array alone.
+    examples: arrays, a torch Dataset, a DataLoader, ...; see `ebe_utils.inputs.as_inputs`. One layer, not in a list,
+    gives its array alone.
     """
     single = isinstance(layers, int | np.integer) or isinstance(layers, str) and layers != "all"
-    images = as_tensor(images)
     wanted: Any = [layers] if single else layers
-    model, device = on_device(model, device)
-    check_values(images, "the images")
-    _, first, _ = next(iter_embeddings(model, images[:1], wanted, pooling, device=device))
-    out = {layer: torch.empty(len(images), values.shape[1]) for layer, values in first.items()}
-    for _ in iter_embeddings(model, images, wanted, pooling, batch_size, device, out):
-        pass
-    arrays = {layer: values.numpy() for layer, values in out.items()}
+    integer("batch_size", batch_size, 1)
+    inputs = as_inputs(examples)
+    rows: dict[Any, Stacked] = {}
+    for found, _ in embed_batches(model, inputs.batches(batch_size), wanted, pooling, device):
+        for layer, values in found.items():
+            rows.setdefault(layer, Stacked(inputs.n)).add(values.cpu().numpy())
+    arrays = {layer: stacked.whole() for layer, stacked in rows.items()}
     return arrays[layers] if single else arrays
 
 
@@ -101,16 +103,22 @@ def probe(model: nn.Module, images: ArrayLike | torch.Tensor, layers: Layers = "
     return {layer: values.shape[1] for layer, values in found.items()}, peak
 
 
-def feature_maps(model: nn.Module, images: ArrayLike | torch.Tensor, layer: str | int,
-                 device: str | torch.device = "auto") -> np.ndarray:
-    """A layer's output before it is flattened, (n, channels, height, width) float32 for a convolution of images."""
+def feature_maps(model: nn.Module, examples: Any, layer: str | int, device: str | torch.device = "auto",
+                 batch_size: int = 256) -> np.ndarray:
+    """A layer's output before it is flattened, (n, channels, height, width) float32 for a convolution of images.
+
+    examples: arrays, a torch Dataset, a DataLoader, ...; see `ebe_utils.inputs.as_inputs`.
+    """
     model, device = on_device(model, device)
-    images = as_tensor(images)
-    check_values(images, "the images")
+    inputs = as_inputs(examples)
+    maps, start = Stacked(inputs.n), 0
     with _capture(model, {layer: layer_name(model, layer)}, None, None) as outputs:
-        with outputs.during(0, len(images)), evaluating(model), torch.inference_mode():
-            run_network(model, scale(images.to(device)), device)
-        return outputs.collect()[layer].cpu().numpy()
+        for batch in inputs.batches(integer("batch_size", batch_size, 1)):
+            with outputs.during(start, batch_length(batch)), evaluating(model), torch.inference_mode():
+                run_network(model, batch, device)
+            maps.add(outputs.collect()[layer].cpu().numpy())
+            start += batch_length(batch)
+    return maps.whole()
 
 
 class _Outputs:

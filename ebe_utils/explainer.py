@@ -13,6 +13,7 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from .batches import Stacked
 from .checks import integer, one_of
 from .embeddings import embed_batches
 from .explanation import Explanation, Explanations
@@ -21,10 +22,10 @@ from .forward import on_device, softmax
 from .inputs import Inputs, as_inputs, as_queries, first_example
 from .labels import encode_labels
 from .layers import default_layer, layer_name
+from .network_examples import TARGETS, nearest_answers
 from .saved import load_classifier, save_classifier
 from .search import Index, check_k, check_metric
 from .search.rows import Metric, metric_name
-from .targets import TARGETS, nearest_answers
 from .votes import Weights, check_weights, nnk_weights, one_hot, vote_weights
 
 FITTED = ("layer", "metric", "pooling")  # parameters that a fit uses up: changing them needs another
@@ -43,9 +44,9 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
     function, see `ebe_utils.votes`; "nnk", with cosine distance, gives a part of the k all the weight (k = 50 is a good
     number). pooling: see `ebe_utils.embeddings`. target: "labels", the paper's k nearest examples; or "network", of the
     `candidates` nearest those k whose softmax is nearest to the query's: an attribution of the network's own answer,
-    also where it is wrong (see `ebe_utils.targets`). device: "auto", or what torch calls it. memory_budget: GiB that
-    the process may take for the index; None for no limit. describe: a function that turns one example into text, or
-    into an object with `_repr_html_`, where an example is no image.
+    also where it is wrong (see `ebe_utils.network_examples`). device: "auto", or what torch calls it. memory_budget:
+    GiB that the process may take for the index; None for no limit. describe: a function that turns one example into
+    text, or into an object with `_repr_html_`, where an example is no image.
 
     After `fit`: classes_ (labels as they were given), class_names_ (texts), labels_ (n_train,) indices into them,
     layer_ and layer_name_, metric_, pooling_, network_proba_ (n_train, outputs), network_predictions_ (n_train,), the
@@ -154,20 +155,12 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
 
     def _embed(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
         """(embeddings (n, d), logits (n, outputs)) from one pass."""
-        rows: Any = None  # (n, d), or a list of batches where n shows only at the end
-        said, at = [], 0
         model, device = self._network()
+        rows, said = Stacked(inputs.n), []
         for found, logits in embed_batches(model, inputs.batches(self.batch_size), [self.layer_], self.pooling, device):
-            part = found[self.layer_].cpu().numpy()
-            if rows is None:
-                rows = np.empty((inputs.n, part.shape[1]), np.float32) if inputs.n else []
-            if isinstance(rows, list):
-                rows.append(part)
-            else:
-                rows[at:at + len(part)] = part
+            rows.add(found[self.layer_].cpu().numpy())
             said.append(logits.float().cpu().numpy())
-            at += len(part)
-        return np.concatenate(rows) if isinstance(rows, list) else rows, np.concatenate(said)
+        return rows.whole(), np.concatenate(said)
 
     def _network(self) -> tuple[Any, torch.device]:
         """(the network where it computes, that device): it is moved there once, not at each call."""

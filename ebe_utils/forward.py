@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import nn
 
+from .batches import Stacked, batch_length
 from .checks import integer
-from .data import as_tensor, check_values, scale
+from .devices import check_device
+from .inputs import as_inputs
 
 
 class LayerError(ValueError):
@@ -56,20 +57,9 @@ def on_device(model: nn.Module, device: str | torch.device = "auto") -> tuple[nn
     if device == "auto":
         device = torch.device("cuda") if here.type == "cpu" and torch.cuda.is_available() else here
     else:
-        try:
-            device = torch.device(device)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError, TypeError) as error:
-            raise ValueError(f"device={device!r} cannot be used here ({str(error).splitlines()[0]}); "
-                             "pass 'auto', 'cpu' or the name of a device that torch sees.") from None
+        device = check_device(device, "'auto', ")
     same = here.type == device.type and (device.index is None or here.index == device.index)
     return (model, here) if same else (copy.deepcopy(model).to(device), device)
-
-
-def accumulation_device(device: str | torch.device) -> torch.device:
-    """Where float64 is added up for what runs on `device`: there, or on the CPU if it has no float64 (Apple's MPS)."""
-    device = torch.device(device)
-    return torch.device("cpu") if device.type == "mps" else device
 
 
 _modes: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # {module: [with blocks it is in, its own mode]}
@@ -174,15 +164,6 @@ def run_network(model: nn.Module, batch: Any, device: str | torch.device) -> tor
     return logits
 
 
-def batch_length(batch: Any) -> int:
-    """How many inputs a batch holds: the length of its first tensor."""
-    values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, tuple | list) else [batch]
-    for value in values:
-        if isinstance(value, torch.Tensor) and value.ndim:
-            return len(value)
-    raise TypeError(f"a batch is a {type(batch).__name__} without a tensor; pass a tensor, or a tuple or dict of them.")
-
-
 def _shapes(batch):
     if isinstance(batch, Mapping):
         return ", ".join(f"{key} {tuple(v.shape)}" for key, v in batch.items() if isinstance(v, torch.Tensor))
@@ -205,16 +186,20 @@ def _hint(model, batch):
     return f"{wanted}." if len(shape) != dims + 2 or shape[1] != channels else ""
 
 
-def predict_logits(model: nn.Module, images: ArrayLike | torch.Tensor, batch_size: int = 256,
-                   device: str | torch.device = "auto") -> np.ndarray:
-    """The network's outputs for `images`, (n, classes) float32; see `logits_of`."""
+def predict_logits(model: nn.Module, examples: Any, batch_size: int = 256, device: str | torch.device = "auto"
+                   ) -> np.ndarray:
+    """The network's outputs, (n, classes) float32, see `logits_of`.
+
+    examples: arrays, a torch Dataset, a DataLoader, ...; see `ebe_utils.inputs.as_inputs`.
+    """
     integer("batch_size", batch_size, 1)
-    images = as_tensor(images)
-    check_values(images, "the images")
+    inputs = as_inputs(examples)
     model, device = on_device(model, device)
+    logits = Stacked(inputs.n)
     with evaluating(model), torch.inference_mode():
-        parts = [run_network(model, scale(part.to(device)), device).float().cpu() for part in images.split(batch_size)]
-    return torch.cat(parts).numpy()
+        for batch in inputs.batches(batch_size):
+            logits.add(run_network(model, batch, device).float().cpu().numpy())
+    return logits.whole()
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

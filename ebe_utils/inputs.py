@@ -13,11 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler, default_collate
 
+from .batches import LABEL_KEYS, Batch, as_label_array, each_part, parts_of, split_labels
 from .data import ImageSet, as_batch, as_image_set, as_tensor, check_values, scale
-
-LABEL_KEYS = ("labels", "label")  # of dictionaries that carry their own labels, as Hugging Face's data sets do
-
-Batch = Any  # a tensor, a tuple of tensors (several inputs) or a dict of tensors: what the network takes
 
 
 class Inputs:
@@ -54,8 +51,8 @@ class _Arrays(Inputs):
     n: int
 
     def __init__(self, arrays, labels=None, classes=()):
-        self.arrays = _each(arrays, lambda x: x if isinstance(x, torch.Tensor) else as_tensor(x))
-        parts = _parts(self.arrays)
+        self.arrays = each_part(arrays, lambda x: x if isinstance(x, torch.Tensor) else as_tensor(x))
+        parts = parts_of(self.arrays)
         sizes = {len(part) for part in parts}
         if len(sizes) != 1:
             raise ValueError(f"the inputs have {', '.join(map(str, sorted(sizes)))} rows; pass as many rows of each.")
@@ -67,13 +64,13 @@ class _Arrays(Inputs):
 
     def batches(self, batch_size):
         for start in range(0, self.n, batch_size):
-            yield _each(self.arrays, lambda x, at=start: scale(x[at:at + batch_size]))
+            yield each_part(self.arrays, lambda x, at=start: scale(x[at:at + batch_size]))
 
     def fetch(self, indices):
-        return _each(self.arrays, lambda x: x[torch.as_tensor(indices)])
+        return each_part(self.arrays, lambda x: x[torch.as_tensor(indices)])
 
     def signature(self):
-        return _each(self.arrays, lambda x: (x.dtype, tuple(x.shape[1:])))
+        return each_part(self.arrays, lambda x: (x.dtype, tuple(x.shape[1:])))
 
 
 class _Images(_Arrays):
@@ -95,7 +92,7 @@ class _Items(Inputs):
         self._own = labels is None
         if self.n == 0:
             raise ValueError(f"the {type(dataset).__name__} is empty; pass at least one example.")
-        if collate is None and hasattr(_split(dataset[0], self._own)[0], "getbands"):
+        if collate is None and hasattr(split_labels(dataset[0], self._own)[0], "getbands"):
             raise TypeError(f"the {type(dataset).__name__} returns PIL images, which a network cannot take; give it a "
                             "transform that ends in a tensor (torchvision.transforms.ToTensor(), say).")
 
@@ -104,7 +101,7 @@ class _Items(Inputs):
         yield from _labelled(self, loader)
 
     def fetch(self, indices):
-        return [_split(self.dataset[int(i)], self._own)[0] for i in indices]
+        return [split_labels(self.dataset[int(i)], self._own)[0] for i in indices]
 
 
 class _Loader(Inputs):
@@ -126,7 +123,7 @@ class _Loader(Inputs):
         yield from _labelled(self, self.loader)
 
     def fetch(self, indices):
-        return [_split(self.loader.dataset[int(i)], self._own)[0] for i in indices] if self.items else None
+        return [split_labels(self.loader.dataset[int(i)], self._own)[0] for i in indices] if self.items else None
 
 
 class _Once(Inputs):
@@ -158,7 +155,7 @@ def as_inputs(data: Any, y: Any = None, collate: Callable | None = None) -> Inpu
         return _Images(data if y is None else as_image_set(data.images, y))
     if isinstance(data, torch.nn.Module):
         raise TypeError("a network was passed where data belong; pass the training examples.")
-    labels = None if y is None else _labels(y)
+    labels = None if y is None else as_label_array(y)
     if isinstance(data, DataLoader):
         return _Loader(data, labels)
     if isinstance(data, IterableDataset):
@@ -169,7 +166,7 @@ def as_inputs(data: Any, y: Any = None, collate: Callable | None = None) -> Inpu
         data = {name: value for name, value in data.items() if not (labels is None and name in LABEL_KEYS)} | (
             {} if labels is not None else {"\0": next((data[k] for k in LABEL_KEYS if k in data), None)})
         found = data.pop("\0", None)
-        return _Arrays(data, labels if found is None else _labels(found))
+        return _Arrays(data, labels if found is None else as_label_array(found))
     if isinstance(data, Iterator):
         return _Once(data, labels)
     if isinstance(data, tuple) and labels is None and len(data) == 2:
@@ -179,7 +176,7 @@ def as_inputs(data: Any, y: Any = None, collate: Callable | None = None) -> Inpu
     if labels is None and hasattr(data, "images"):
         return _Images(as_image_set(data))
     if labels is None and not isinstance(data, torch.Tensor | np.ndarray | list):
-        raise TypeError(f"a {type(data).__name__} is no training set; pass a data set of load_dataset(), inputs with "
+        raise TypeError(f"a {type(data).__name__} holds no examples; pass a data set of load_dataset(), inputs with "
                         "labels, a torch Dataset or a DataLoader that does not shuffle.")
     if labels is not None and labels.dtype.kind in "iu" and _is_image(data):
         return _Images(as_image_set(data, labels))
@@ -210,7 +207,7 @@ def as_queries(data: Any, like: Any, collate: Callable | None = None) -> tuple[I
 
 def first_example(batch: Batch) -> Any:
     """The first example of a batch: of a tensor, of each of a tuple, or of each of a dict."""
-    return _each(batch, lambda x: x[0])
+    return each_part(batch, lambda x: x[0])
 
 
 def _is_one(signature):
@@ -223,53 +220,17 @@ def _is_image(data):
     return getattr(data, "dtype", None) in (np.uint8, torch.uint8) or getattr(data, "ndim", 0) == 4
 
 
-def _labels(y):
-    labels = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else np.asarray(y)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.dtype.kind not in "iuUSOb":
-        raise TypeError(f"labels are {labels.dtype}; pass integer class indices 0, 1, 2, ..., or texts.")
-    if labels.ndim != 1:
-        raise ValueError(f"labels have shape {labels.shape}; pass one per example, shape (n,).")
-    return labels
-
-
-def _each(arrays, change):
-    """`change` applied to a tensor, or to each of a tuple or dict of them."""
-    if isinstance(arrays, Mapping):
-        return {name: change(value) for name, value in arrays.items()}
-    return tuple(map(change, arrays)) if isinstance(arrays, tuple) else change(arrays)
-
-
-def _parts(arrays):
-    return list(arrays.values()) if isinstance(arrays, Mapping) else list(arrays) if isinstance(arrays, tuple) else [
-        arrays]
-
-
-def _split(item, own):
-    """(input, label) of one item or batch; label None where labels were passed separately or there are none."""
-    if isinstance(item, Mapping):
-        label = next((item[key] for key in LABEL_KEYS if key in item), None)
-        return {name: value for name, value in item.items() if name not in LABEL_KEYS}, label
-    if isinstance(item, tuple | list):
-        if len(item) == 1:
-            return item[0], None
-        rest = item[0] if len(item) == 2 else tuple(item[:-1])
-        return rest, item[-1] if own else None
-    return item, None
-
-
 def _labelled(inputs, batches):
     """The batches' inputs; their labels are kept in `inputs.labels`."""
     found, count = [], 0
     for item in batches:
-        batch, label = _split(item, inputs._own)
+        batch, label = split_labels(item, inputs._own)
         if isinstance(batch, torch.Tensor) and _is_one(inputs.like):
             batch = as_batch(batch, inputs.like)[0]
-        batch = _each(batch, lambda x: scale(x) if isinstance(x, torch.Tensor) else x)
-        size = len(_parts(batch)[0])
+        batch = each_part(batch, lambda x: scale(x) if isinstance(x, torch.Tensor) else x)
+        size = len(parts_of(batch)[0])
         if label is not None and inputs._own:
-            found.append(_labels(label if isinstance(label, torch.Tensor) else np.asarray(label)))
+            found.append(as_label_array(label if isinstance(label, torch.Tensor) else np.asarray(label)))
             if len(found[-1]) != size:
                 raise ValueError(f"a batch has {size} examples and {len(found[-1])} labels; pass one for each.")
         count += size

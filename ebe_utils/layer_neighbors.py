@@ -19,10 +19,11 @@ from torch import nn
 
 from .checks import boolean, integer
 from .data import ImageSet, as_image_set, check_together
+from .devices import float64_device
 from .embeddings import Layers, probe
 from .explanation import Explanation
 from .files import read_tensors, write_tensors
-from .forward import accumulation_device, on_device
+from .forward import on_device
 from .layers import layer_names
 from .memory import Plan, row_parts
 from .passes import PIXELS, search_layers, together
@@ -235,7 +236,7 @@ def layer_neighbors(model: nn.Module, train_set: Any, test_set: Any, layers: Lay
     _check_sets(train_set, test_set)
     names: dict = layer_names(model, layers)
     net, device = on_device(model, device)
-    check_engine(engine, metric, accumulation_device(device))
+    check_engine(engine, metric, float64_device(device))
     parts = integer("parts", parts, 1, len(train_set))
     dimensions, outputs = probe(net, test_set.images, list(names), pooling, device)
     if boolean("pixels", pixels):

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from .data import scale
+from .devices import float64_device
 from .embeddings import iter_embeddings
-from .forward import accumulation_device, on_device
+from .forward import on_device
 from .memory import Plan
 from .search.engines import Engine, searcher
 from .search.rows import Metric
@@ -37,7 +38,7 @@ def buffer(n: int, d: int, device: str | torch.device) -> torch.Tensor:
 
     From NumPy on the CPU, since it asks for large pages, which are faster to walk through.
     """
-    device = accumulation_device(device)
+    device = float64_device(device)
     if device.type == "cpu":
         return torch.from_numpy(np.empty((n, d), np.float32))
     return torch.empty(n, d, device=device)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from .batches import Stacked
 from .data import ImageSet
 from .embeddings import Layers, embed_batches
 from .forward import on_device
@@ -99,14 +100,14 @@ def input_neighbors(model: nn.Module, train_set: Any, test_set: Any, layers: Lay
 
 def _collect(model, inputs, layers, pooling, batch_size, device, room):
     """({layer: (n, d) float32}, logits (n, outputs)) of all inputs."""
-    parts: dict[Any, list[np.ndarray]] = {layer: [] for layer in layers}
-    logits, used = [], 0
+    rows: dict[Any, Stacked] = {layer: Stacked(inputs.n) for layer in layers}
+    logits, used = Stacked(inputs.n), 0
     for found, said in embed_batches(model, inputs.batches(batch_size), layers, pooling, device):
         for layer, values in found.items():
-            parts[layer].append(values.cpu().numpy())
-            used += parts[layer][-1].nbytes
-        logits.append(said.cpu().numpy())
+            rows[layer].add(values.cpu().numpy())
+            used += values.nbytes
+        logits.add(said.cpu().numpy())
         if used > room:
             raise ValueError(f"the embeddings of {len(layers)} layers take more than the {room / 2**30:.2f} GiB that "
                              "they may; pass fewer layers, pooling='avg', or a larger memory_budget.")
-    return {layer: np.concatenate(values) for layer, values in parts.items()}, np.concatenate(logits)
+    return {layer: stacked.whole() for layer, stacked in rows.items()}, logits.whole()

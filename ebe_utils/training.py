@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from .checks import boolean, integer, one_of, real
 from .data import ImageSet, as_image_set, check_together, scale
+from .devices import float64_device
 from .files import DamagedFileError, read_tensors, write_tensors
-from .forward import accumulation_device, evaluating, on_device, run_network
+from .forward import evaluating, on_device, run_network
 from .model import freeze, trainable
 from .progress import Progress, progress_bar
 from .small_maps import fast_convolutions
@@ -127,7 +128,7 @@ def _epoch(net, optim, images, labels, batch_size, rates, augment, seed, epoch):
     order = torch.randperm(len(images), generator=generator).to(images.device)
     if len(order) % batch_size == 1:  # batch normalisation cannot train on a batch of one
         order = order[:-1]
-    total = torch.zeros(2, dtype=torch.float64, device=accumulation_device(images.device))
+    total = torch.zeros(2, dtype=torch.float64, device=float64_device(images.device))
     most = int(labels.max())
     first, last = rates
     net.train()

@@ -44,8 +44,8 @@ BYTES = np.arange(256, dtype=np.uint8).reshape(4, 1, 8, 8)
       for use in (lambda net, data: resnet18_for(data), lambda net, data: train(net, data),
                   lambda net, data: layer_neighbors(net, data, GREY))
       for given in (None, "digits", torch.zeros(2, 1, 8, 8), {"images": 1})),
-    (lambda net: EBEClassifier(net).fit(None), TypeError, "a NoneType is no training set"),
-    (lambda net: EBEClassifier(net).fit("digits"), TypeError, "a str is no training set"),
+    (lambda net: EBEClassifier(net).fit(None), TypeError, "a NoneType holds no examples"),
+    (lambda net: EBEClassifier(net).fit("digits"), TypeError, "a str holds no examples"),
     (lambda net: EBEClassifier(net).fit(torch.zeros(2, 1, 8, 8)), ValueError, "have no labels"),
     (lambda net: EBEClassifier(net).fit({"images": 1}), ValueError, "have no labels"),
     (lambda net: EBEClassifier(net).fit(GREY.images, [0, 1]), ValueError, "do not match 4 images"),
@@ -63,8 +63,9 @@ BYTES = np.arange(256, dtype=np.uint8).reshape(4, 1, 8, 8)
     # what stands where images belong
     *((lambda net, use=use, given=given: use(net, given), TypeError, words)
       for use in (lambda net, x: embed(net, x, 1), predict_logits)
-      for given, words in ((GREY, "a ImageSet is a data set"), ("digits", "images are a str"), (None, "a NoneType"),
-                           ({"images": 1}, "images are a dict"))),
+      for given, words in (("digits", "a str holds no examples"), (None, "a NoneType holds no examples"))),
+    *((lambda net, use=use: use(net, {"images": 1}), ValueError, r"does not take this input \(images \(1,\)\)")
+      for use in (lambda net, x: embed(net, x, 1), predict_logits)),
     # the network
     (lambda net: embed("resnet18", BYTES, 1), TypeError, "the network is a str"),
     (lambda net: layer_neighbors(None, GREY, GREY, k=1), TypeError, "the network is a NoneType"),

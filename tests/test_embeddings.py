@@ -172,12 +172,12 @@ def test_any_network_with_named_layers():
     ({"pooling": "average"}, ValueError, "Did you mean 'avg'"), ({"batch_size": 0}, ValueError, "of at least 1"),
     ({"batch_size": 2.0}, TypeError, "is a float"), ({"layers": []}, ValueError, "layers is empty"),
     ({"layers": [1, 3]}, ValueError, "from 1 to 2"), ({"device": "gpu"}, ValueError, "cannot be used here"),
-    ({"images": np.zeros((0, 1, 8, 8))}, ValueError, "are empty"),
-    ({"images": np.full((2, 1, 8, 8), np.nan)}, ValueError, "NaN"),
-    ({"images": [["a"]]}, TypeError, "dtype <U1")])
+    ({"examples": np.zeros((0, 1, 8, 8))}, ValueError, "are empty"),
+    ({"examples": np.full((2, 1, 8, 8), np.nan)}, ValueError, "NaN"),
+    ({"examples": [["a"]]}, TypeError, "dtype <U1")])
 def test_what_embed_refuses(tiny_net, options, error, words):
     with pytest.raises(error, match=words):
-        embed(**{"model": tiny_net, "images": torch.rand(2, 1, 8, 8)} | options)
+        embed(**{"model": tiny_net, "examples": torch.rand(2, 1, 8, 8)} | options)
 
 
 # --- batches of any kind of input ----------------------------------------------------------------------------------
@@ -331,7 +331,7 @@ def test_explicit_axes_overrule_what_is_known(models):
 
 def test_outputs_whose_rows_are_no_images_are_refused(models):
     text = Text(batch_first=False)
-    with pytest.raises(ValueError, match="'block' outputs 6 rows for a batch of 1 .*batch_first=True"):
+    with pytest.raises(ValueError, match="'block' outputs 6 rows for a batch of 5 .*batch_first=True"):
         embed(text, torch.randint(0, 20, (5, 6)), "block")
 
 

@@ -9,9 +9,9 @@ import torch
 from sklearn.metrics import pairwise_distances
 from sklearn.metrics.pairwise import haversine_distances
 
+from ebe_utils.devices import float64_device
 from ebe_utils.search import Index, kneighbors, searcher
 from ebe_utils.search.brute_force import BruteForce
-from ebe_utils.search.rows import float64_device
 
 
 def rows_near_a_subspace(seed, n, d):

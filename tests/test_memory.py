@@ -177,9 +177,9 @@ def test_embeddings_are_searched_where_there_is_float64(stripes, monkeypatch):
     """The network stays where it is; buffers of embeddings are made on the device that float64 is added up on."""
     net = nn.Sequential(OrderedDict(flat=nn.Flatten(), head=nn.Linear(64, 3)))
     asked = []
-    monkeypatch.setattr("ebe_utils.passes.accumulation_device", lambda device: asked.append(device) or
+    monkeypatch.setattr("ebe_utils.passes.float64_device", lambda device: asked.append(device) or
                         torch.device("cpu"))
-    monkeypatch.setattr(MODULE, "accumulation_device", lambda device: asked.append(device) or
+    monkeypatch.setattr(MODULE, "float64_device", lambda device: asked.append(device) or
                         torch.device("cpu"))
     monkeypatch.setattr(MODULE, "check_engine", lambda engine, metric, device: asked.append(device))
     found = layer_neighbors(net, *stripes, ["flat"], 2, pixels=False, progress=False)

@@ -15,8 +15,8 @@ from torch import nn
 
 from ebe_utils import ImageSet, conv_layers, embed, layer_table, load_model, resnet18_for, save_model
 from ebe_utils.data import as_batch, scale
+from ebe_utils.devices import float64_device
 from ebe_utils.files import read_tensors, write_tensors
-from ebe_utils.forward import accumulation_device
 from ebe_utils.layers import layer_name, layer_names
 from ebe_utils.model import device_of, evaluating, on_device, predict_logits
 
@@ -169,9 +169,9 @@ def test_device(tiny_net):
 
 
 def test_float64_is_added_up_on_the_cpu_where_a_device_has_none():
-    assert accumulation_device("mps") == torch.device("cpu") == accumulation_device("mps:0")
-    assert accumulation_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
-    assert accumulation_device("cpu") == torch.device("cpu")
+    assert float64_device("mps") == torch.device("cpu") == float64_device("mps:0")
+    assert float64_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
+    assert float64_device("cpu") == torch.device("cpu")
 
 
 def test_overlapping_blocks_put_modes_back_when_the_last_one_ends(tiny_net):

@@ -19,7 +19,10 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torchvision import datasets, transforms
 
-from ebe_utils import EBEClassifier, layer_sweep, resnet18_for, select, train
+from ebe_utils import EBEClassifier, embed, layer_sweep, resnet18_for, select, train
+from ebe_utils.batches import Stacked
+from ebe_utils.embeddings import feature_maps
+from ebe_utils.forward import predict_logits
 from ebe_utils.layers import default_layer
 from ebe_utils.search import Index
 
@@ -232,6 +235,57 @@ def items_dataset(items):
     return Items()
 
 
+def test_embeddings_logits_and_maps_of_all_forms(tiny_net, stripes):
+    """What a layer and the network output do not depend on the form in which the images come."""
+    images, y = stripes[1].images.float() / 255, torch.from_numpy(stripes[1].labels)
+    with torch.inference_mode():
+        expected = tiny_net(images).numpy()
+    maps = []
+    tiny_net.conv2.register_forward_hook(lambda module, args, out: maps.append(out.detach().clone()))
+    with torch.inference_mode():
+        tiny_net(images)
+    tiny_net.conv2._forward_hooks.clear()
+    forms = [stripes[1], images, images.numpy(), (images, y), TensorDataset(images, y), TensorDataset(images),
+             DataLoader(TensorDataset(images, y), 7), DataLoader(Stream(images, y), 5),
+             iter(DataLoader(TensorDataset(images, y), 9))]
+    for make in forms[:-1]:
+        np.testing.assert_allclose(predict_logits(tiny_net, make, batch_size=6), expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(embed(tiny_net, make, "conv2", batch_size=6), maps[0].flatten(1), rtol=1e-4,
+                                   atol=1e-5)
+        np.testing.assert_allclose(feature_maps(tiny_net, make, "conv2"), maps[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(embed(tiny_net, forms[-1], [2])[2], maps[0].flatten(1), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="no batches.*read once only"):
+        embed(tiny_net, forms[-1], [2])
+
+
+def test_a_network_with_several_inputs_is_embedded_from_a_dict_or_a_data_set():
+    """Also where the inputs have names, and where only a data set knows their number."""
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, a, b):
+            return self.head(torch.cat([a, b], 1))
+
+    net, rng = seeded(Two), np.random.default_rng(0)
+    a, b = (torch.from_numpy(rng.random((9, 4), np.float32)) for _ in range(2))
+    expected = net(a, b).detach().numpy()
+    for given in ({"a": a, "b": b}, TensorDataset(a, b, torch.zeros(9, dtype=torch.int64))):
+        np.testing.assert_allclose(predict_logits(net, given, 4), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(embed(net, given, "head", batch_size=4), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_batches_that_do_not_add_up_are_refused():
+    """A data set that announces more or fewer examples than it has would leave rows of no example."""
+    for n, sizes in ((5, (3, 3)), (5, (3,)), (None, ())):
+        rows = Stacked(n)
+        with pytest.raises(ValueError, match="batches hold"):
+            for size in sizes:
+                rows.add(np.ones((size, 2)))
+            rows.whole()
+
+
 def test_a_folder_of_images_with_transforms(tiny_net, stripes, tmp_path):
     from PIL import Image
 
@@ -270,7 +324,7 @@ def test_integers_where_pixels_were_scaled_are_refused_in_a_loader_too(tiny_net,
     (np.zeros((4, 1, 8, 8), np.float32), [0.5, 1, 0, 1], TypeError, "integer class indices"),
     ({"a": np.zeros((4, 2)), "b": np.zeros((3, 2))}, [0, 1, 0, 1], ValueError, "3, 4 rows"),
     (iter([]), None, ValueError, "no batches"),
-    (object(), None, TypeError, "no training set")])
+    (object(), None, TypeError, "holds no examples")])
 def test_what_is_no_training_set(tiny_net, data, y, error, words):
     with pytest.raises(error, match=words):
         EBEClassifier(tiny_net, 2, 1).fit(data, y)

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from sklearn.metrics import pairwise_distances
 
+from ..devices import float64_device
 from .kernels import PARALLEL, flat_distances, lengths, unit_scale
-from .rows import Metric, check_lengths, check_metric, float64_device, same_dimension
+from .rows import Metric, check_lengths, check_metric, same_dimension
 
 BLOCK = 2**24  # values held at a time
 _UNIT = 2.0**-53  # largest relative rounding error of float64

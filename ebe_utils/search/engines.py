@@ -25,9 +25,10 @@ import numpy as np
 import torch
 
 from ..checks import integer, one_of
+from ..devices import check_device
 from .bounded import BoundedSearch
 from .brute_force import BruteForce
-from .rows import Metric, check_device, check_lengths, check_metric, same_dimension
+from .rows import Metric, check_lengths, check_metric, same_dimension
 
 ENGINES = ("auto", "bounded", "torch")
 SMALL = 5e10  # multiplications up to which brute force is as fast as anything

@@ -8,12 +8,13 @@ import psutil
 import torch
 
 from ..checks import real
+from ..devices import float64_device
 from .bounded import NearestLists, search
 from .brute_force import BruteForce
 from .engines import check_engine, check_k
 from .kernels import lengths
 from .projection import SAMPLE, Basis, Bounds, Projection, spread
-from .rows import Metric, as_rows, check_lengths, float64_device, same_dimension
+from .rows import Metric, as_rows, check_lengths, same_dimension
 
 BLOCK = 2**21  # values of the training rows that brute force takes at a time
 _SMALL = 2**18  # values of training rows up to which directions do not pay

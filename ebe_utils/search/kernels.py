@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
 
-from ..places import cached_compilation
+from ..paths import cached_compilation
 from .rows import Metric
 
 EPS = 2.0**-24  # largest relative rounding error of float32

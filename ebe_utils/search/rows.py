@@ -27,29 +27,6 @@ def metric_name(metric: Metric) -> str:
     return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
 
 
-def check_device(device: torch.device | str) -> torch.device:
-    """The device; ValueError for one that holds no values ("meta"), or that torch does not have here."""
-    try:
-        device = torch.device(device)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(f"device={str(device)!r} cannot be used here ({str(error).splitlines()[0]}); pass 'cpu' or "
-                         "the name of a device that torch sees.") from None
-    if device.type == "meta":
-        raise ValueError("device='meta' holds no values to search; pass 'cpu' or the name of a device that torch sees.")
-    return device
-
-
-def float64_device(device: torch.device) -> torch.device:
-    """Where float64 work of a `device` is done: there, or on the CPU if it has no float64 (Apple's MPS)."""
-    return device if has_float64(device) else torch.device("cpu")
-
-
-def has_float64(device: torch.device) -> bool:
-    """Whether a device computes in float64."""
-    return device.type != "mps"
-
-
 def as_rows(values: Any, what: str) -> np.ndarray:
     """(n, d) float32 from an array, a tensor or nested lists: a read-only view where nothing must be converted.
 

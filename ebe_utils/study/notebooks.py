@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..places import checkout
+from ..paths import checkout
 from .parameters import Parameters
 from .run import Run
 from .step import RunError

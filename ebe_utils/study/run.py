@@ -23,7 +23,7 @@ from ..datasets import load_dataset
 from ..files import tidy, write_text
 from ..layers import layer_name
 from ..model import load_model, on_device, resnet18_for
-from ..places import reference_root, runs_root
+from ..paths import reference_root, runs_root
 from .parameters import _QUICK_EPOCHS_BELOW_5000, FLOORS, PROFILES, Parameters
 from .provenance import device_class
 from .step import CODE, NOTEBOOK_OF, RunError, Step, changed_output, kind_of, notebook_of, read_manifest

@@ -7,7 +7,7 @@ from scipy.spatial.distance import cdist
 
 from ebe_utils import EBEClassifier
 from ebe_utils.model import predict_logits
-from ebe_utils.targets import convex_weights, hellinger, nearest_answers, total_variation
+from ebe_utils.network_examples import convex_weights, hellinger, nearest_answers, total_variation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
