@@ -3,9 +3,7 @@
 Training embeddings are taken batch by batch, compared with all test embeddings, merged into each layer's K nearest
 and dropped. One search with the largest K serves every k, since its first k columns are the k nearest."""
 
-import json
 import logging
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +20,10 @@ from .data import ImageSet, as_image_set, check_together
 from .devices import float64_device
 from .embeddings import Layers, probe
 from .explanation import Explanation
-from .files import read_tensors, write_tensors
 from .forward import on_device
 from .layers import layer_names
 from .memory import Plan, row_parts
+from .neighbors_file import read_neighbors, write_neighbors
 from .passes import PIXELS, search_layers, together
 from .progress import Progress, progress_bar
 from .search.brute_force import merge
@@ -45,8 +43,9 @@ class LayerNeighbors:
     test_labels and network (the network's own predictions), (n_test,); dimensions: {layer: d}; notes: what the
     engine has to say of its search, {layer: {"seconds": of search, without the passes over the images, "exact":
     share of all distances that were computed, ...}}, not saved; nnk: {layer: {k: (n_test, k)}}, the NNK weights that
-    `with_nnk` adds for some k. n_outputs: of the network; n_classes: of the data set; None where they are not known.
-    Two are equal if all of that but the notes is.
+    `with_nnk` adds for some k. n_outputs: of the network; n_classes: of the data set; network_logits (n_test, outputs)
+    and train_logits (n_train, outputs): what the network said; None where they are not known. Two are equal if all of
+    that but the notes and logits is.
     """
 
     names: dict
@@ -61,6 +60,8 @@ class LayerNeighbors:
     nnk: dict = field(default_factory=dict)
     n_outputs: int | None = None
     n_classes: int | None = None
+    network_logits: np.ndarray | None = None
+    train_logits: np.ndarray | None = None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, LayerNeighbors):
@@ -183,31 +184,12 @@ class LayerNeighbors:
         if not isinstance(self.metric, str):
             raise ValueError(f"the metric is the function {metric_name(self.metric)!r}, which no file can hold; save "
                              "neighbours by a metric that has a name, or search again when they are needed.")
-        tensors = {f"{kind}.{layer}": torch.from_numpy(values) for kind in ("indices", "distances")
-                   for layer, values in getattr(self, kind).items()}
-        tensors |= {f"nnk.{k}.{layer}": torch.from_numpy(values) for layer, found in self.nnk.items()
-                    for k, values in found.items()}
-        tensors |= {name: torch.from_numpy(getattr(self, name)) for name in ("train_labels", "test_labels", "network")}
-        layers = [[layer, name, self.dimensions[layer]] for layer, name in self.names.items()]
-        write_tensors(path, tensors, {"layers": json.dumps(layers), "metric": self.metric,
-                                      "outputs": json.dumps([self.n_outputs, self.n_classes])})
+        write_neighbors(path, self)
 
     @classmethod
     def load(cls, path: str | Path) -> "LayerNeighbors":
         """Read what `save` wrote; ValueError if the file is damaged."""
-        tensors, metadata = read_tensors(path)
-        if "layers" not in metadata:
-            raise ValueError(f"{path} holds no neighbours of a sweep; delete it and sweep again.")
-        layers, arrays = json.loads(metadata["layers"]), {name: t.numpy() for name, t in tensors.items()}
-        indices, distances = ({layer: arrays[f"{kind}.{layer}"] for layer, _, _ in layers}
-                              for kind in ("indices", "distances"))
-        nnk = {layer: found for layer, _, _ in layers if (found := {
-            int(name.split(".")[1]): values for name, values in arrays.items()
-            if re.fullmatch(rf"nnk\.\d+\.{re.escape(str(layer))}", name)})}
-        n_outputs, n_classes = json.loads(metadata.get("outputs", "[null, null]"))
-        return cls({layer: name for layer, name, _ in layers}, indices, distances, arrays["train_labels"],
-                   arrays["test_labels"], arrays["network"], {layer: dimension for layer, _, dimension in layers},
-                   metadata["metric"], {}, nnk, n_outputs, n_classes)
+        return cls(**read_neighbors(path))
 
 
 def layer_neighbors(model: nn.Module, train_set: Any, test_set: Any, layers: Layers = "all", k: int = 50,
@@ -256,12 +238,13 @@ def layer_neighbors(model: nn.Module, train_set: Any, test_set: Any, layers: Lay
         pieces = [(train_set.images[a:b], int(a)) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
         found = joblib.Parallel()(joblib.delayed(search_layers)(images, offset, model, *work)
                                   for images, offset in pieces)
-    _, network, n_outputs = found[0]
+    logits, learned = found[0][1], np.concatenate([part[2] for part in found])
     best = {layer: merge([part[layer][:2] for part, *_ in found], k) for layer in names}
     notes = {layer: together([part[layer][2] for part, *_ in found]) for layer in names}
     return LayerNeighbors(names, {layer: i.astype(np.int32) for layer, (_, i) in best.items()},
-                          {layer: d for layer, (d, _) in best.items()}, train_set.labels, test_set.labels, network,
-                          dimensions, metric, notes, n_outputs=n_outputs, n_classes=len(train_set.classes))
+                          {layer: d for layer, (d, _) in best.items()}, train_set.labels, test_set.labels,
+                          logits.argmax(1), dimensions, metric, notes, n_outputs=logits.shape[1],
+                          n_classes=len(train_set.classes), network_logits=logits, train_logits=learned)
 
 
 def _check_sets(train_set, test_set):

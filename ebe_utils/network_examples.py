@@ -26,6 +26,21 @@ def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     return np.abs(np.asarray(p, float) - np.asarray(q, float)).sum(-1) / 2
 
 
+def by_answer(indices: np.ndarray, train_proba: np.ndarray, proba: np.ndarray) -> np.ndarray:
+    """(n, c): the ranks of each query's candidates, from 0, in the order of the Hellinger distance of their softmax.
+
+    indices: (n, c), nearest at the layer first; train_proba: (n_train, outputs) and proba: (n, outputs). Equal answers
+    are decided by nearness at the layer.
+    """
+    order = np.empty(indices.shape, np.int64)
+    for start in range(0, len(indices), 1024):  # (1024, c, outputs) at a time
+        rows = slice(start, start + 1024)
+        apart = hellinger(train_proba[indices[rows]], proba[rows, None])
+        # Rounded, so that answers which differ by rounding only are equal; then a stable sort keeps the nearer one.
+        order[rows] = apart.round(9).argsort(1, kind="stable")
+    return order
+
+
 def nearest_answers(indices: np.ndarray, distances: np.ndarray, train_proba: np.ndarray, proba: np.ndarray,
                     k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of the candidates of each query, the k whose softmax is nearest to its own (Hellinger distance).
@@ -35,15 +50,8 @@ def nearest_answers(indices: np.ndarray, distances: np.ndarray, train_proba: np.
     at the layer first, with their ranks among the candidates, from 0. Equal answers are decided by nearness at the
     layer. Raises ValueError if there are fewer than k candidates.
     """
-    n, c = indices.shape
-    integer("k", k, 1, c, f" (there are {c} candidates)")
-    chosen = np.empty((n, k), np.int64)
-    for start in range(0, n, 1024):  # (1024, c, outputs) at a time
-        rows = slice(start, start + 1024)
-        apart = hellinger(train_proba[indices[rows]], proba[rows, None])
-        # Rounded, so that answers which differ by rounding only are equal; then a stable sort keeps the nearer one.
-        chosen[rows] = apart.round(9).argsort(1, kind="stable")[:, :k]
-    chosen.sort(1)
+    integer("k", k, 1, indices.shape[1], f" (there are {indices.shape[1]} candidates)")
+    chosen = np.sort(by_answer(indices, train_proba, proba)[:, :k], 1)
     return np.take_along_axis(distances, chosen, 1), np.take_along_axis(indices, chosen, 1), chosen
 
 

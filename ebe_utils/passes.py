@@ -46,16 +46,17 @@ def buffer(n: int, d: int, device: str | torch.device) -> torch.Tensor:
 
 def search_layers(images: torch.Tensor, offset: int, model: nn.Module, test_images: torch.Tensor, k: int,
                   metric: Metric, pooling: str, engine: Engine, device: torch.device, plan: Plan, bar: Any = None,
-                  ) -> tuple[dict, np.ndarray, int]:
+                  ) -> tuple[dict, np.ndarray, np.ndarray]:
     """The plan's passes over training `images`, numbered from `offset`.
 
-    Returns ({layer: (distances, indices, notes)}, the class that the network predicts for each test image, the number
-    of its outputs).
+    Returns ({layer: (distances, indices, notes)}, the network's logits for the test images (n_test, outputs), and those
+    for the training images).
     """
     model, device = on_device(model, device)
     batch_size = plan.batch_size
     searched: dict = {layer: [] for layer in plan.dimensions}
-    predicted, n_outputs = {}, 0
+    said: dict[int, np.ndarray] = {}  # logits by the first test image of their batch
+    learned: dict[int, np.ndarray] = {}  # the same of training images, the same in every pass
     shard = plan.shard
     for layers, part in plan.passes:
         rows = part.stop - part.start
@@ -63,12 +64,14 @@ def search_layers(images: torch.Tensor, offset: int, model: nn.Module, test_imag
                          for n in (rows, min(shard, -(-len(images) // batch_size) * batch_size)))
         for now, out in _embeddings(model, test_images[part], layers, pooling, batch_size, device, queries):
             if out is not None:
-                predicted[part.start + now.start], n_outputs = out.argmax(1).cpu().numpy(), out.shape[1]
+                said[part.start + now.start] = out.cpu().numpy()
             if bar is not None:
                 bar.update(now.stop - now.start)
         searches = {layer: searcher(queries[layer], k, metric, engine, len(images)) for layer in layers}
         seconds = dict.fromkeys(layers, 0.0)
-        for now, _ in _embeddings(model, images, layers, pooling, batch_size, device, held):
+        for now, out in _embeddings(model, images, layers, pooling, batch_size, device, held):
+            if out is not None:
+                learned[now.start] = out.cpu().numpy()
             if now.stop % shard == 0 or now.stop == len(images):
                 for layer in layers:
                     start = time.perf_counter()
@@ -86,7 +89,8 @@ def search_layers(images: torch.Tensor, offset: int, model: nn.Module, test_imag
     for layer, parts in searched.items():
         far, at, told = zip(*parts, strict=True)
         found[layer] = np.concatenate(far), np.concatenate(at), together(told)
-    return found, np.concatenate([predicted[start] for start in sorted(predicted)]), n_outputs
+    test, train = (np.concatenate([logits[start] for start in sorted(logits)]) for logits in (said, learned))
+    return found, test, train
 
 
 def together(notes: Any) -> dict:

@@ -93,9 +93,10 @@ def input_neighbors(model: nn.Module, train_set: Any, test_set: Any, layers: Lay
     known, class_names, codes = encode_labels(train.labels, train.classes)
     integers = known.dtype.kind in "iu"
     asked = encode_labels(test.labels, class_names if integers else known.tolist())[2]
-    (rows, _), (queries, logits) = held["training"], held["test"]
+    (rows, learned), (queries, logits) = held["training"], held["test"]
     found = embedding_neighbors(rows, codes, queries, asked, k, metric, logits.argmax(1), nnk)
-    return replace(found, names=names, n_outputs=logits.shape[1], n_classes=len(known))
+    return replace(found, names=names, n_outputs=logits.shape[1], n_classes=len(known), network_logits=logits,
+                   train_logits=learned)
 
 
 def _collect(model, inputs, layers, pooling, batch_size, device, room):
