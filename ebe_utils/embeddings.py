@@ -16,7 +16,7 @@ from .checks import integer, one_of
 from .data import as_tensor, check_values, scale
 from .forward import LayerError, evaluating, on_device, only_tensor, run_network
 from .inputs import as_inputs
-from .layers import layer_name, layer_names
+from .layers import INPUT_OF, layer_name, layer_names
 from .pooling import POOLINGS, pool
 
 Layers = str | int | Sequence[str | int]
@@ -190,9 +190,15 @@ class _Outputs:
 @contextlib.contextmanager
 def _capture(model, names, pooling, into):
     """`_Outputs` that hooks fill while the with block lasts."""
-    outputs = _Outputs(model, names, pooling, into)
-    handles = [model.get_submodule(name).register_forward_hook(
-        lambda module, args, out, layer=layer: outputs.keep(layer, out)) for layer, name in names.items()]
+    outputs, handles = _Outputs(model, names, pooling, into), []
+    for layer, name in names.items():
+        module = model.get_submodule(name.removeprefix(INPUT_OF))
+        if name.startswith(INPUT_OF):
+            handles.append(module.register_forward_pre_hook(
+                lambda module, args, layer=layer: outputs.keep(layer, args[0] if len(args) == 1 else args)))
+        else:
+            handles.append(module.register_forward_hook(
+                lambda module, args, out, layer=layer: outputs.keep(layer, out)))
     try:
         yield outputs
     finally:

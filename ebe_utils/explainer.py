@@ -21,8 +21,8 @@ from .fingerprint import NetworkWatch
 from .forward import on_device, softmax
 from .inputs import Inputs, as_inputs, as_queries, first_example
 from .labels import encode_labels
-from .layers import default_layer, layer_name
-from .network_examples import TARGETS, nearest_answers
+from .layers import INPUT_OF, default_layer, last_layer, layer_name
+from .network_examples import CHOICES, TARGETS, NetworkView, check_last_layer, first_of
 from .saved import load_classifier, save_classifier
 from .search import Index, check_k, check_metric
 from .search.rows import Metric, metric_name
@@ -42,11 +42,12 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
     of examples. metric: "cosine", "euclidean", "manhattan" or a function, see
     `search.rows.check_metric`. weights: a name or a
     function, see `ebe_utils.votes`; "nnk", with cosine distance, gives a part of the k all the weight (k = 50 is a good
-    number). pooling: see `ebe_utils.embeddings`. target: "labels", the paper's k nearest examples; or "network", of the
-    `candidates` nearest those k whose softmax is nearest to the query's: an attribution of the network's own answer,
-    also where it is wrong (see `ebe_utils.network_examples`). device: "auto", or what torch calls it. memory_budget:
-    GiB that the process may take for the index; None for no limit. describe: a function that turns one example into
-    text, or into an object with `_repr_html_`, where an example is no image.
+    number). pooling: see `ebe_utils.embeddings`. target: "labels", the paper's k nearest examples; or "network", k
+    of the `candidates` nearest that explain the network's own answer, also where it is wrong. choice: how these are
+    chosen, by their "influence" on the answer or by the "answers" they get, see `ebe_utils.network_examples`. device:
+    "auto", or what torch calls it. memory_budget: GiB that the process may take for the index; None for no limit.
+    describe: a function that turns one example into text, or into an object with `_repr_html_`, where an example is no
+    image.
 
     After `fit`: classes_ (labels as they were given), class_names_ (texts), labels_ (n_train,) indices into them,
     layer_ and layer_name_, metric_, pooling_, network_proba_ (n_train, outputs), network_predictions_ (n_train,), the
@@ -58,11 +59,14 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
     """
 
     _moved: tuple[Any, torch.device] | None = None
+    _last: str | None = None  # the network's last layer, where its input is kept
+    _said = NetworkView()  # what it says of the training examples
 
     def __init__(self, model: torch.nn.Module | None, layer: int | str | None = None, k: int = 10,
                  metric: Metric = "cosine", weights: Weights = "uniform", pooling: str = "none",
-                 target: str = "labels", candidates: int = 200, batch_size: int = 256, device: str = "auto",
-                 memory_budget: float | None = None, describe: Callable[[Any], Any] | None = None):
+                 target: str = "labels", candidates: int = 200, choice: str = "influence", batch_size: int = 256,
+                 device: str = "auto", memory_budget: float | None = None,
+                 describe: Callable[[Any], Any] | None = None):
         self.model: Any = model  # None is refused where a network is needed
         self.layer = layer
         self.k = k
@@ -71,6 +75,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         self.pooling = pooling
         self.target = target
         self.candidates = candidates
+        self.choice = choice
         self.batch_size = batch_size
         self.device = device
         self.memory_budget = memory_budget
@@ -96,9 +101,12 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         self._moved = None
         self.layer_ = default_layer(self.model) if self.layer is None else self.layer
         self.layer_name_ = layer_name(self.model, self.layer_)
-        embeddings, logits = self._embed(train)
+        one_of("choice", self.choice, CHOICES)
+        self._last = last_layer(self.model) if self._by_influence else None
+        embeddings, logits, features = self._embed(train)
         self._encode(train, classes)
         self._finish(train, embeddings, softmax(logits), logits.shape[1] == len(self.classes_))
+        self._said = NetworkView(self.labels_ if self.comparable_ else None, self.network_proba_, features)
         self._watch = NetworkWatch(self.model)
         self._warn_of_other_classes()
         return self
@@ -153,14 +161,23 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
 
     # --- from inputs to votes ----------------------------------------------------------------------------------------
 
-    def _embed(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
-        """(embeddings (n, d), logits (n, outputs)) from one pass."""
+    @property
+    def _by_influence(self):
+        return self.target == "network" and self.choice == "influence"
+
+    def _embed(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """(embeddings (n, d), logits (n, outputs), what goes into the last layer, if wanted) from one pass."""
         model, device = self._network()
-        rows, said = Stacked(inputs.n), []
-        for found, logits in embed_batches(model, inputs.batches(self.batch_size), [self.layer_], self.pooling, device):
+        rows, said, features = Stacked(inputs.n), Stacked(inputs.n), Stacked(inputs.n)
+        last = [] if self._last is None else [INPUT_OF + self._last]
+        layers = [self.layer_, *(name for name in last if name != self.layer_)]
+        for found, logits in embed_batches(model, inputs.batches(self.batch_size), layers, self.pooling, device):
             rows.add(found[self.layer_].cpu().numpy())
-            said.append(logits.float().cpu().numpy())
-        return rows.whole(), np.concatenate(said)
+            said.add(logits.float().cpu().numpy())
+            for name in last:
+                check_last_layer(model.get_submodule(self._last), found[name], logits)
+                features.add(found[name].cpu().numpy())
+        return rows.whole(), said.whole(), features.whole() if last else None
 
     def _network(self) -> tuple[Any, torch.device]:
         """(the network where it computes, that device): it is moved there once, not at each call."""
@@ -182,28 +199,26 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
                              "again.")
 
     def _query(self, data):
-        """(embeddings, the network's probabilities or None, inputs, whether it was a single one)."""
+        """(embeddings, the network's probabilities or None, inputs, what goes into its last layer or None)."""
         self._check_unchanged()
         if self.model is None:
             rows = np.asarray(data, np.float32)
             single = rows.ndim == 1
-            return (rows[None] if single else rows), None, as_inputs(rows[None] if single else rows), single
-        inputs, single = as_queries(data, self._signature)
-        embeddings, logits = self._embed(inputs)
-        return embeddings, softmax(logits), inputs, single
+            return (rows[None] if single else rows), None, as_inputs(rows[None] if single else rows), None
+        inputs, _ = as_queries(data, self._signature)
+        embeddings, logits, features = self._embed(inputs)
+        return embeddings, softmax(logits), inputs, features
 
-    def _vote(self, embeddings, proba):
+    def _vote(self, embeddings, proba, features):
         """(distances, indices, weights), each (n, k)."""
         k = check_k(self.k, len(self.labels_))
         if one_of("target", self.target, TARGETS) == "labels":
             distances, indices = self._index.kneighbors(embeddings, k)
         else:
-            if self.network_proba_ is None or proba is None:
-                raise ValueError("target='network' needs what the network says, and there is no network; pass "
-                                 "target='labels'.")
             many = integer("candidates", self.candidates, k, None, ", the number of examples k")
             distances, indices = self._index.kneighbors(embeddings, min(many, len(self.labels_)))
-            distances, indices, _ = nearest_answers(indices, distances, self.network_proba_, proba, k)
+            order = self._said.order(indices, proba, features, self.choice)
+            distances, indices, _ = first_of(order, indices, distances, k)
         if check_weights("weights", self.weights, self.metric_) == "nnk":
             return distances, indices, nnk_weights(self._embeddings, embeddings, indices)
         return distances, indices, vote_weights(distances, self.weights)
@@ -245,8 +260,8 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
 
     def explain_batch(self, X: Any) -> Explanations:
         """`Explanations` of several inputs, from one forward pass and one search."""
-        embeddings, proba, inputs, _ = self._query(X)
-        distances, indices, weights = self._vote(embeddings, proba)
+        embeddings, proba, inputs, features = self._query(X)
+        distances, indices, weights = self._vote(embeddings, proba, features)
         fetch = self.train_.fetch if self._has_examples else lambda at: None
 
         def make(i):

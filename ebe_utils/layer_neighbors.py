@@ -44,8 +44,9 @@ class LayerNeighbors:
     engine has to say of its search, {layer: {"seconds": of search, without the passes over the images, "exact":
     share of all distances that were computed, ...}}, not saved; nnk: {layer: {k: (n_test, k)}}, the NNK weights that
     `with_nnk` adds for some k. n_outputs: of the network; n_classes: of the data set; network_logits (n_test, outputs)
-    and train_logits (n_train, outputs): what the network said; None where they are not known. Two are equal if all of
-    that but the notes and logits is.
+    and train_logits (n_train, outputs): what the network said; features: what went into its last layer, of the training
+    and of the test images, which `network_sweep.with_features` adds, not saved; None where they are not known. Two are
+    equal if all of that but the notes, logits and features is.
     """
 
     names: dict
@@ -62,6 +63,7 @@ class LayerNeighbors:
     n_classes: int | None = None
     network_logits: np.ndarray | None = None
     train_logits: np.ndarray | None = None
+    features: tuple[np.ndarray, np.ndarray] | None = None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, LayerNeighbors):

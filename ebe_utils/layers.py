@@ -12,6 +12,7 @@ from torch import nn
 from .checks import did_you_mean, integer
 from .forward import check_network, device_of, evaluating, run_network
 
+INPUT_OF = "input of "  # before a module name: what goes into that module, in place of what it outputs
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -29,11 +30,14 @@ def conv_layers(model: nn.Module) -> dict[int, str]:
 
 
 def layer_name(model: nn.Module, layer: str | int) -> str:
-    """Module name of a layer given by number or by name; ValueError names what there is."""
+    """Module name of a layer given by number or by name; ValueError names what there is.
+
+    "input of fc" is what goes into the module "fc".
+    """
     convs = conv_layers(model)
     if isinstance(layer, str):
         modules = dict(model.named_modules())
-        if layer in modules and layer:
+        if layer.removeprefix(INPUT_OF) in modules and layer.removeprefix(INPUT_OF):
             return layer
         raise ValueError(f"layer={layer!r} is no module of this network."
                          f"{did_you_mean(layer, [m for m in modules if m])} "
@@ -57,6 +61,16 @@ def layer_names(model: nn.Module, layers: str | int | Iterable[str | int] = "all
         raise ValueError("layers is empty; pass 'all', or a list of numbers and module names.")
     names = [layer_name(model, layer) for layer in layers]
     return {layer if isinstance(layer, str) else int(layer): name for layer, name in zip(layers, names, strict=True)}
+
+
+def last_layer(model: nn.Module) -> str:
+    """Name of the last linear layer, which makes the logits; ValueError for a network that does not end in one."""
+    check_network(model)
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear or not linear[-1]:
+        raise ValueError("the network does not end in a linear layer inside it, on whose input its answer could be "
+                         "traced back to examples; pass choice='answers'.")
+    return linear[-1]
 
 
 def layer_table(model: nn.Module, image_shape: tuple[int, ...], n_images: int | None = None) -> pd.DataFrame:

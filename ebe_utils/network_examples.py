@@ -1,18 +1,27 @@
-"""Attributions of the network's own answer: examples that are near at a layer *and* get the same answer from it.
+"""Attributions of the network's own answer: examples that are near at a layer *and* have to do with that answer.
 
 The nearest examples at a layer explain what their labels vote for, and where the network errs that is often something
-else. Among the `candidates` nearest, those whose softmax is nearest to the query's are examples that the network treats
-alike: near in the layer, and near in the answer. Nothing is fitted to the answer but the choice of the k.
+else. Two ways to choose k among the `candidates` nearest explain what the network says:
+
+influence  those that pulled the network's last layer most towards this answer: for a query with features f and answer
+           a, example i counts (1[y_i = a] - p_i(a)) * f_i . f, the gradient of a's logit that it has given at the end
+           of training (TracIn at one checkpoint and one layer, Pruthi et al. 2020; representer points, Yeh et al. 2018)
+answers    those whose softmax is nearest to the query's (Hellinger distance): the network treats them alike
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+import torch
 from scipy.optimize import nnls
 
-from .checks import integer
+from .checks import integer, one_of
 
 TARGETS = ("labels", "network")
+CHOICES = ("influence", "answers")
 
 
 def hellinger(p: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -41,6 +50,71 @@ def by_answer(indices: np.ndarray, train_proba: np.ndarray, proba: np.ndarray) -
     return order
 
 
+def by_influence(indices: np.ndarray, train_labels: np.ndarray, train_proba: np.ndarray, train_features: np.ndarray,
+                 proba: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """(n, c): the ranks of each query's candidates, from 0, by their influence on the network's answer, largest first.
+
+    indices: (n, c), nearest at the layer first; train_labels: (n_train,), numbers of outputs; train_proba: (n_train,
+    outputs) and proba: (n, outputs), the network's softmax; train_features: (n_train, d) and features: (n, d), what
+    goes into its last layer. Equal influence is decided by nearness at the layer.
+    """
+    order = np.empty(indices.shape, np.int64)
+    answers = proba.argmax(1)
+    step = max(1, 2**24 // max(1, indices.shape[1] * features.shape[1]))  # 128 MiB of float64 features at a time
+    for start in range(0, len(indices), step):
+        rows = slice(start, start + step)
+        near, answer = indices[rows], answers[rows, None]
+        left = (train_labels[near] == answer) - train_proba[near, answer]  # what the example's loss still asks for
+        score = left * np.einsum("ncd,nd->nc", train_features[near].astype(float), features[rows].astype(float))
+        scale = np.abs(score).max(1, keepdims=True)
+        order[rows] = (-score / np.where(scale > 0, scale, 1)).round(9).argsort(1, kind="stable")
+    return order
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkView:
+    """What a network says of the training examples: what a choice for its answer needs, None where it is not known.
+
+    labels: (n,), numbers of the network's outputs; proba: (n, outputs); features: (n, d), what goes into its last
+    layer.
+    """
+
+    labels: np.ndarray | None = None
+    proba: np.ndarray | None = None
+    features: np.ndarray | None = None
+
+    def order(self, indices: np.ndarray, proba: np.ndarray | None, features: np.ndarray | None,
+              choice: str = "influence") -> np.ndarray:
+        """Ranks of the candidates (n, c) of some queries, the best first: `by_influence` or `by_answer`.
+
+        Raises ValueError for a choice that is not known, or that needs what is not known here.
+        """
+        one_of("choice", choice, CHOICES)
+        if self.proba is None or proba is None:
+            raise ValueError("target='network' needs what the network says of every example, which is not known here; "
+                             "pass target='labels', or fit and search with the network.")
+        if choice == "answers":
+            return by_answer(indices, self.proba, proba)
+        if self.features is None or features is None:
+            raise ValueError("choice='influence' needs what goes into the network's last layer, which was not kept; "
+                             "call fit again with target='network', or pass choice='answers'.")
+        if self.labels is None:
+            raise ValueError("the network's outputs are not the classes of the labels, so no label speaks for its "
+                             "answer; pass choice='answers'.")
+        return by_influence(indices, self.labels, self.proba, self.features, proba, features)
+
+
+def check_last_layer(layer: Any, features: torch.Tensor, logits: torch.Tensor) -> None:
+    """ValueError unless the logits of a batch are what a linear layer makes of its features, (n, d)."""
+    with torch.inference_mode():
+        made = layer(features.to(layer.weight)).float() if features.ndim == 2 else torch.zeros(0, 0)
+    if made.ndim == 2 and made.shape[1] == 1 and logits.shape[1] == 2:  # a single logit against 0, see `logits_of`
+        made = torch.cat([torch.zeros_like(made), made], 1)
+    if made.shape != logits.shape or not torch.allclose(made, logits.float(), rtol=0.02, atol=0.02):
+        raise ValueError("the network's outputs are not those of its last linear layer, so its answer cannot be traced "
+                         "back to examples through that; pass choice='answers'.")
+
+
 def nearest_answers(indices: np.ndarray, distances: np.ndarray, train_proba: np.ndarray, proba: np.ndarray,
                     k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of the candidates of each query, the k whose softmax is nearest to its own (Hellinger distance).
@@ -50,8 +124,14 @@ def nearest_answers(indices: np.ndarray, distances: np.ndarray, train_proba: np.
     at the layer first, with their ranks among the candidates, from 0. Equal answers are decided by nearness at the
     layer. Raises ValueError if there are fewer than k candidates.
     """
+    return first_of(by_answer(indices, train_proba, proba), indices, distances, k)
+
+
+def first_of(order: np.ndarray, indices: np.ndarray, distances: np.ndarray, k: int
+             ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first k of an order of candidates (n, c) as (distances, indices, ranks), nearest at the layer first."""
     integer("k", k, 1, indices.shape[1], f" (there are {indices.shape[1]} candidates)")
-    chosen = np.sort(by_answer(indices, train_proba, proba)[:, :k], 1)
+    chosen = np.sort(order[:, :k], 1)
     return np.take_along_axis(distances, chosen, 1), np.take_along_axis(indices, chosen, 1), chosen
 
 

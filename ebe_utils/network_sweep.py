@@ -1,4 +1,4 @@
-"""A sweep of the network's own answer: of each layer's nearest, those to which the network gives the query's answer.
+"""A sweep of the network's own answer: of each layer's nearest, those that explain what the network said.
 
 `EBEClassifier(target="network")` makes the same choice for one layer, see `ebe_utils.network_examples`.
 """
@@ -6,34 +6,54 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from torch import nn
 
 from .checks import integer
-from .forward import softmax
+from .embeddings import embed
+from .forward import predict_logits, softmax
 from .layer_neighbors import LayerNeighbors
-from .network_examples import by_answer
+from .layers import INPUT_OF, last_layer
+from .network_examples import NetworkView
 
 
-def for_network(neighbors: LayerNeighbors, candidates: int = 200, k: int = 50) -> LayerNeighbors:
-    """The neighbours re-ordered: of each layer's `candidates` nearest, the k whose softmax is nearest to the query's.
+def with_features(neighbors: LayerNeighbors, model: nn.Module, train_set: Any, test_set: Any, **options: Any
+                  ) -> LayerNeighbors:
+    """The same `LayerNeighbors` with what goes into the network's last layer, from another pass over both sets.
 
-    The first j of the result are the choice of j examples, for every j up to k; their distances are those at the layer,
-    so they no longer ascend. Layer 0, the pixels, is re-ordered like the others. NNK weights have to be added anew
-    (`with_nnk`). Raises ValueError where fewer neighbours than `candidates` were searched, or the network's logits are
-    not known.
+    And with its logits, where they are not known. options: batch_size, device. Raises ValueError for a network that
+    does not end in a linear layer.
+    """
+    layer = INPUT_OF + last_layer(model)
+    train, test = (np.asarray(embed(model, part, layer, **options)) for part in (train_set, test_set))
+    if neighbors.train_logits is None:
+        learned, said = (predict_logits(model, part, **options) for part in (train_set, test_set))
+        neighbors = replace(neighbors, train_logits=learned, network_logits=said)
+    return replace(neighbors, features=(train, test))
+
+
+def for_network(neighbors: LayerNeighbors, candidates: int = 200, k: int = 50, choice: str = "influence"
+                ) -> LayerNeighbors:
+    """The neighbours re-ordered: of each layer's `candidates` nearest, the k that a choice prefers, the best first.
+
+    choice: "influence", which needs `with_features`, or "answers", see `ebe_utils.network_examples`. The first j of the
+    result are the choice of j examples, for every j up to k; their distances are those at the layer, so they no longer
+    ascend. Layer 0, the pixels, is re-ordered like the others. NNK weights have to be added anew (`with_nnk`). Raises
+    ValueError where fewer neighbours than `candidates` were searched, or where what a choice needs is not known.
     """
     searched = next(iter(neighbors.indices.values())).shape[1]
     integer("candidates", candidates, 1, searched, f" (so many neighbours were searched; search again with "
                                                    f"k={candidates} for more)")
     integer("k", k, 1, candidates, f" (there are {candidates} candidates)")
-    if neighbors.network_logits is None or neighbors.train_logits is None:
-        raise ValueError("what the network said of the training and test examples is not known here; search again with "
-                         "layer_neighbors, which keeps it.")
-    proba, train_proba = softmax(neighbors.network_logits), softmax(neighbors.train_logits)
+    learned, said = (None if logits is None else softmax(logits)
+                     for logits in (neighbors.train_logits, neighbors.network_logits))
+    train, test = (None, None) if neighbors.features is None else neighbors.features
+    view = NetworkView(neighbors.train_labels if neighbors.same_classes else None, learned, train)
     indices, distances = {}, {}
     for layer, near in neighbors.indices.items():
-        order = by_answer(near[:, :candidates], train_proba, proba)[:, :k]
+        order = view.order(near[:, :candidates], said, test, choice)[:, :k]
         indices[layer] = np.take_along_axis(near, order, 1)
         distances[layer] = np.take_along_axis(neighbors.distances[layer], order, 1)
     return replace(neighbors, indices=indices, distances=distances, nnk={})

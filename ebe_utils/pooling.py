@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.modules import batchnorm, conv, instancenorm
 
 from .forward import LayerError
+from .layers import INPUT_OF
 
 POOLINGS = ("none", "avg", "first", "avg-channels-first", "avg-channels-last")
 _POOLS = tuple(kind for name, kind in vars(nn).items() if "Pool" in name and isinstance(kind, type))
@@ -52,6 +53,7 @@ def pool(out: torch.Tensor, pooling: str, model: nn.Module, name: str) -> torch.
 
 def channel_axis(model: nn.Module, name: str, shape: tuple) -> int | None:
     """1 or -1, the axis of the channels in an output of this shape of the module `name`; None if it is not known."""
+    name = name.removeprefix(INPUT_OF)  # what goes into a module has its channels where its output has them
     module = model.get_submodule(name)
     if isinstance(module, _FIRST):
         return 1

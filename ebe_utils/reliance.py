@@ -8,13 +8,14 @@ the refit itself. Effects are in nats: by how much log p(answer) falls when the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from sklearn.linear_model import LogisticRegression
 
 from .checks import integer, real
+from .network_examples import total_variation
 
 
 class LastLayer:
@@ -55,6 +56,54 @@ class LastLayer:
         rows, after = np.arange(len(answers)), _softmax(np.asarray(features, float) @ coef.T + bias)
         return np.log(self.predict_proba(features)[rows, answers]) - np.log(after[rows, answers])
 
+    def without(self, features: np.ndarray, answers: np.ndarray, indices: np.ndarray, batch: int = 25) -> np.ndarray:
+        """(m,): fall of log p(answer) of each query when the layer is fitted again without the query's own examples.
+
+        features: (m, d); answers: (m,); indices: (m, k). As many refits as queries, `batch` at a time: Newton's method
+        from the fit to all examples, with the second derivatives of that fit, until no coefficient moves by more than
+        1e-6; where that does not converge, scikit-learn fits.
+        """
+        rows, ones = _with_one(np.asarray(features, float)), _with_one(self.features)
+        start = np.hstack([self.coef, self.bias[:, None]])
+        before, found = _softmax(rows @ start.T), np.empty(len(rows))
+        for at in range(0, len(rows), integer("batch", batch, 1)):
+            now = slice(at, at + batch)
+            theta, solved = self._newton(start, ones, np.asarray(indices[now]))
+            for i, done in enumerate(solved):
+                if not done:
+                    theta[i] = np.column_stack(self._fit(*(np.delete(x, indices[now][i], 0)
+                                                           for x in (self.features, self.labels))))
+            after = _softmax(np.einsum("bcd,bd->bc", theta, rows[now]))
+            own = np.arange(len(after)), answers[now]
+            found[now] = np.log(before[now][own]) - np.log(after[own])
+        return found
+
+    def _newton(self, start, ones, indices, rounds=60):
+        """(coefficients (b, classes, d + 1), which have converged (b,)) without the rows `indices` (b, k)."""
+        theta, truth = np.repeat(start[None], len(indices), 0), np.eye(self.classes)[self.labels]
+        shape, best = theta.shape, np.full(len(indices), np.inf)
+        penalty = np.append(np.full(start.shape[1] - 1, self.ridge), 0)
+        for _ in range(rounds):
+            left = (ones @ theta.reshape(-1, shape[2]).T).reshape(len(ones), *shape[:2])  # (n, b, classes): logits
+            left -= left.max(2, keepdims=True)
+            np.exp(left, out=left)
+            left /= left.sum(2, keepdims=True)
+            left -= truth[:, None]
+            for i, gone in enumerate(indices):
+                left[gone, i] = 0
+            gradient = (left.reshape(len(ones), -1).T @ ones).reshape(shape) + penalty * theta
+            step = cho_solve(self._curvature(), gradient.reshape(len(theta), -1).T).T.reshape(shape)
+            theta -= step
+            best = np.abs(step).max((1, 2))
+            if (best < 1e-6).all():
+                break
+        return theta, best < 1e-6
+
+    def _curvature(self):
+        if self._factor is None:
+            self._factor = cho_factor(self._hessian(), overwrite_a=True)
+        return self._factor
+
     def effects(self, features: np.ndarray, answers: np.ndarray, batch: int = 64) -> Iterator[np.ndarray]:
         """Yield (b, n) for one batch of queries after another: what taking away each example costs each answer.
 
@@ -62,14 +111,12 @@ class LastLayer:
         without the strongest ones moves the answer further, since the effects compound; their order is the same.
         """
         features, answers = np.asarray(features, float), np.asarray(answers)
-        if self._factor is None:
-            self._factor = cho_factor(self._hessian(), overwrite_a=True)
         signs = self.proba - np.eye(self.classes)[self.labels]  # (n, classes): gradient of each loss by its logits
         for start in range(0, len(features), integer("batch", batch, 1)):
             rows = features[start:start + batch]
             up = np.eye(self.classes)[answers[start:start + batch]] - self.predict_proba(rows)  # of log p by the logits
             gradient = np.einsum("bc,bd->bcd", up, _with_one(rows)).reshape(len(rows), -1)
-            pull = cho_solve(self._factor, gradient.T).T.reshape(len(rows), self.classes, -1)
+            pull = cho_solve(self._curvature(), gradient.T).T.reshape(len(rows), self.classes, -1)
             effect = np.zeros((len(rows), len(self.labels)))
             for c in range(self.classes):
                 effect -= signs[:, c] * (pull[:, c, :-1] @ self.features.T + pull[:, c, -1:])
@@ -87,6 +134,18 @@ class LastLayer:
         for c in range(self.classes):
             found[c, range(d + 1), c, range(d + 1)] += penalty
         return found.reshape(self.classes * (d + 1), -1)
+
+
+def like_network(features: np.ndarray, labels: np.ndarray, others: np.ndarray, proba: np.ndarray,
+                 ridges: Sequence[float] = (10, 100, 1000, 10000)) -> LastLayer:
+    """The `LastLayer` that answers most like the network, of one fit for each of `ridges`.
+
+    features: (n, d) and labels (n,) of the training examples; others: (m, d), what goes into the last layer for images
+    that the network was not trained on, and proba: (m, classes), its own softmax for them. The fit with the least mean
+    total variation from it is returned. Effects say something of the network as far as that fit answers as it does.
+    """
+    fits = [LastLayer(features, labels, ridge, proba.shape[1]) for ridge in ridges]
+    return min(fits, key=lambda fit: total_variation(fit.predict_proba(others), proba).mean())
 
 
 def reliance(effects: np.ndarray, indices: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 classifier.json    parameters, classes, layer, fingerprint of the network, and the SHA-256 of the other files
 arrays.safetensors labels, the network's probabilities, and what the search made ready
-embeddings.safetensors, examples.safetensors   one large array each (examples only where the inputs were arrays)
+embeddings.safetensors, examples.safetensors, features.safetensors   one large array each (examples only where the
+                   inputs were arrays; features, what goes into the last layer, only where the choice needs them)
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ from safetensors.numpy import load_file, save_file
 from .data import ImageSet
 from .fingerprint import NetworkWatch, network_fingerprint
 from .inputs import Inputs, as_inputs
+from .layers import last_layer
+from .network_examples import NetworkView
 from .search import Index
 
 FORMAT = 1
 _NAMES = {"F32": np.float32, "F64": np.float64, "F16": np.float16, "I64": np.int64, "I32": np.int32, "I16": np.int16,
           "U8": np.uint8, "I8": np.int8, "BOOL": np.bool_}
 _CODES = {np.dtype(kind): code for code, kind in _NAMES.items()}
-_PARAMETERS = ("k", "metric", "weights", "pooling", "target", "candidates", "batch_size",
+_PARAMETERS = ("k", "metric", "weights", "pooling", "target", "candidates", "choice", "batch_size",
                "memory_budget")
 
 
@@ -84,6 +87,8 @@ def _write(ebe, part):
         arrays["classes"] = ebe.classes_
     save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, part / "arrays.safetensors")
     write_large(part / "embeddings.safetensors", np.asarray(ebe._embeddings))
+    if ebe._said.features is not None:
+        write_large(part / "features.safetensors", np.asarray(ebe._said.features))
     if (examples := _examples(ebe.train_)) is not None and ebe._has_examples:
         write_large(part / "examples.safetensors", examples)
     about = {"format": FORMAT, "layer": ebe.layer_, "layer_name": ebe.layer_name_, "class_names": ebe.class_names_,
@@ -126,6 +131,10 @@ def load_classifier(kind: type, folder: str | Path, model: torch.nn.Module | Non
     ebe.network_proba_ = arrays.get("network_proba")
     ebe.network_predictions_ = None if ebe.network_proba_ is None else ebe.network_proba_.argmax(1)
     ebe.comparable_, ebe.n_features_in_ = about["comparable"], embeddings.shape[1]
+    features = None
+    if model is not None and "features.safetensors" in about["files"]:
+        features, ebe._last = map_large(folder / "features.safetensors"), last_layer(model)
+    ebe._said = NetworkView(ebe.labels_ if ebe.comparable_ else None, ebe.network_proba_, features)
     ebe._signature, ebe._embeddings = _signature(about["signature"]), embeddings
     shown = map_large(folder / "examples.safetensors") if "examples.safetensors" in about["files"] else None
     again = None if train_set is None else as_inputs(train_set)

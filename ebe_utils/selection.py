@@ -21,8 +21,8 @@ from .label_errors import leave_one_out
 from .layer_neighbors import LayerNeighbors, layer_neighbors
 from .layers import layer_names
 from .metrics import log_loss
-from .network_examples import TARGETS
-from .network_sweep import for_network
+from .network_examples import CHOICES, TARGETS
+from .network_sweep import for_network, with_features
 from .nnk import with_nnk
 from .search.engines import check_k
 from .search.rows import METRICS
@@ -110,7 +110,8 @@ def select(model: nn.Module, train_set: Any, layers: Layers = "all", ks: Iterabl
            metrics: str | Iterable[str] = ("cosine", "euclidean"),
            weights: str | Iterable[str] | dict[str, Weights] = WEIGHTS, pooling: str = "none",
            criterion: str = "accuracy", rule: str = "best", estimate: str = "held-out", share: float = 0.2,
-           seed: int = 0, target: str = "labels", candidates: int = 200, **options: Any) -> Selection:
+           seed: int = 0, target: str = "labels", candidates: int = 200, choice: str = "influence",
+           **options: Any) -> Selection:
     """Choose layer, k, metric and weights on held-out training images: a `Selection`. One sweep for each metric.
 
     ks, metrics: lists of what to choose from. weights: names, or {name: weights}, see `ebe_utils.votes`; "nnk" goes
@@ -119,7 +120,7 @@ def select(model: nn.Module, train_set: Any, layers: Layers = "all", ks: Iterabl
     "agreement" with the network, by which to choose an explanation (accuracy chooses a predictor). rule: "best" score,
     or "one-error", the fewest examples within one standard error of it (Breiman et al. 1984); of equals the one with
     fewer examples, then the one listed first. estimate, share, seed: see `training_neighbors`. target,
-    candidates: see `EBEClassifier`. options: of `layer_neighbors`.
+    candidates, choice: see `EBEClassifier`. options: of `layer_neighbors`.
 
     The network has seen the held-out images if it was trained on `train_set`, and places them better than new ones: all
     scores are optimistic, and where they reach 1 they no longer distinguish candidates (notebook 09). To choose without
@@ -128,7 +129,7 @@ def select(model: nn.Module, train_set: Any, layers: Layers = "all", ks: Iterabl
     """
     one_of("criterion", criterion, CRITERIA)
     one_of("rule", rule, RULES)
-    own = one_of("target", target, TARGETS) == "network"
+    own = one_of("target", target, TARGETS) == "network" and bool(one_of("choice", choice, CHOICES))
     if options.get("pixels"):
         raise ValueError("pixels=True: select chooses a layer of the network, and an EBEClassifier cannot be built on "
                          "raw pixels; leave it out, and look at them with layer_neighbors or layer_sweep.")
@@ -145,14 +146,18 @@ def select(model: nn.Module, train_set: Any, layers: Layers = "all", ks: Iterabl
     again = {name: options[name] for name in ("memory_budget", "batch_size", "device") if name in options}
     for metric in metrics:
         found = training_neighbors(model, train_set, names, reach, metric, pooling, estimate, share, seed, **options)
-        found = for_network(found, reach, max(ks)) if own else found
+        if own:
+            if choice == "influence":
+                passes = {name: given for name, given in again.items() if name != "memory_budget"}
+                found = with_features(found, model, searched, train_set.subset(held), **passes)
+            found = for_network(found, reach, max(ks), choice)
         voting = candidate_votes(found, model, searched, train_set.subset(held), ks, weights, pooling, **again)
         rows += [row | _score(votes, row["k"], found, criterion) for row, votes in voting]
     table = pd.DataFrame(rows)
     layer, k, metric, name, score, error = choose(table, rule)[["layer", "k", "metric", "weights", "score", "error"]]
     layer = layer if isinstance(layer, str) else int(layer)
     settings = {"layer": layer, "k": int(k), "metric": metric, "weights": weights[name], "pooling": pooling}
-    settings |= {"target": target, "candidates": candidates} if own else {}
+    settings |= {"target": target, "candidates": candidates, "choice": choice} if own else {}
     return Selection(layer, int(k), metric, name, float(score), float(error), settings, table)
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.stats import spearmanr
 
-from ebe_utils.reliance import LastLayer, reliance
+from ebe_utils.reliance import LastLayer, like_network, reliance
 
 
 def blobs(classes, n=240, d=5, seed=0):
@@ -77,3 +77,37 @@ def test_a_class_that_is_missing():
         LastLayer(X[y < 2], y[y < 2], classes=3)
     with pytest.raises(ValueError, match="has none left"):
         LastLayer(X, y).refitted(X[:1], y[:1], np.flatnonzero(y == 0))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_refits_of_many_queries_are_scikit_learns(classes):
+    X, y = blobs(classes)
+    queries, _ = blobs(classes, 7, seed=1)
+    layer = LastLayer(X, y, ridge=5.0)
+    answers = layer.predict_proba(queries).argmax(1)
+    effects = np.concatenate(list(layer.effects(queries, answers)))
+    strong, rng = (-effects).argsort(1)[:, :6], np.random.default_rng(0)
+    for gone in (strong, rng.integers(0, len(y), (7, 6))):
+        real = [layer.refitted(queries[[i]], answers[[i]], gone[i])[0] for i in range(7)]
+        np.testing.assert_allclose(layer.without(queries, answers, gone, batch=3), real, rtol=1e-3, atol=1e-5)
+
+
+def test_a_refit_that_newton_does_not_reach_is_scikit_learns(monkeypatch):
+    """Half of a class taken away from a layer with hardly any ridge: the second derivatives there are others."""
+    X, y = blobs(2, 60)
+    layer, calls = LastLayer(X, y, ridge=0.01), []
+    gone = np.flatnonzero(y == 0)[None, :-3]
+    fit = layer._fit
+    monkeypatch.setattr(layer, "_fit", lambda *given: calls.append(1) or fit(*given))
+    found = layer.without(X[:1], np.array([0]), gone)
+    assert len(calls) == 1
+    np.testing.assert_allclose(found, layer.refitted(X[:1], np.array([0]), gone[0]), rtol=1e-3)
+
+
+def test_the_ridge_that_answers_as_the_network_does():
+    """Where the network is such a layer itself, its own ridge is found."""
+    X, y = blobs(3, 600)
+    others, _ = blobs(3, 90, seed=4)
+    for ridge in (1, 100):
+        proba = LastLayer(X, y, ridge).predict_proba(others)
+        assert like_network(X, y, others, proba, (1, 10, 100, 1000)).ridge == ridge
