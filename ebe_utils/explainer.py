@@ -22,7 +22,7 @@ from .forward import on_device, softmax
 from .inputs import Inputs, as_inputs, as_queries, first_example
 from .labels import encode_labels
 from .layers import INPUT_OF, default_layer, last_layer, layer_name
-from .network_examples import CHOICES, TARGETS, NetworkView, check_last_layer, first_of
+from .network_examples import CHOICES, TARGETS, NetworkView, check_last_layer
 from .saved import load_classifier, save_classifier
 from .search import Index, check_k, check_metric
 from .search.rows import Metric, metric_name
@@ -102,7 +102,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         self.layer_ = default_layer(self.model) if self.layer is None else self.layer
         self.layer_name_ = layer_name(self.model, self.layer_)
         one_of("choice", self.choice, CHOICES)
-        self._last = last_layer(self.model) if self._by_influence else None
+        self._last = last_layer(self.model) if self._needs_features else None
         embeddings, logits, features = self._embed(train)
         self._encode(train, classes)
         self._finish(train, embeddings, softmax(logits), logits.shape[1] == len(self.classes_))
@@ -162,8 +162,8 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
     # --- from inputs to votes ----------------------------------------------------------------------------------------
 
     @property
-    def _by_influence(self):
-        return self.target == "network" and self.choice == "influence"
+    def _needs_features(self):
+        return self.target == "network" and self.choice != "answers"
 
     def _embed(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """(embeddings (n, d), logits (n, outputs), what goes into the last layer, if wanted) from one pass."""
@@ -217,8 +217,14 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         else:
             many = integer("candidates", self.candidates, k, None, ", the number of examples k")
             distances, indices = self._index.kneighbors(embeddings, min(many, len(self.labels_)))
-            order = self._said.order(indices, proba, features, self.choice)
-            distances, indices, _ = first_of(order, indices, distances, k)
+            ranks, shares = self._said.choose(indices, proba, features, self.choice, k)
+            ranks = np.sort(ranks, 1)  # nearest first
+            distances, indices = (np.take_along_axis(of, ranks, 1) for of in (distances, indices))
+            if shares is not None:
+                if self.weights != "uniform":
+                    raise ValueError(f"choice='shares' gives each example its weight; pass weights='uniform' with it, "
+                                     f"not {self.weights!r}.")
+                return distances, indices, shares
         if check_weights("weights", self.weights, self.metric_) == "nnk":
             return distances, indices, nnk_weights(self._embeddings, embeddings, indices)
         return distances, indices, vote_weights(distances, self.weights)

@@ -7,6 +7,9 @@ influence  those that pulled the network's last layer most towards this answer: 
            a, example i counts (1[y_i = a] - p_i(a)) * f_i . f, the gradient of a's logit that it has given at the end
            of training (TracIn at one checkpoint and one layer, Pruthi et al. 2020; representer points, Yeh et al. 2018)
 answers    those whose softmax is nearest to the query's (Hellinger distance): the network treats them alike
+shares     k divided among the classes as the network's probability is, of each class those with the most influence on
+           it; an example's weight is its class's probability, divided by the number of its examples. So the vote *is*
+           the network's softmax, but for classes that get no example: it is fitted to that, so agreement is no merit
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from scipy.optimize import nnls
 from .checks import integer, one_of
 
 TARGETS = ("labels", "network")
-CHOICES = ("influence", "answers")
+CHOICES = ("influence", "answers", "shares")
 
 
 def hellinger(p: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -58,17 +61,44 @@ def by_influence(indices: np.ndarray, train_labels: np.ndarray, train_proba: np.
     outputs) and proba: (n, outputs), the network's softmax; train_features: (n_train, d) and features: (n, d), what
     goes into its last layer. Equal influence is decided by nearness at the layer.
     """
-    order = np.empty(indices.shape, np.int64)
-    answers = proba.argmax(1)
+    answers, inner = proba.argmax(1)[:, None], _inner(indices, train_features, features)
+    score = ((train_labels[indices] == answers) - train_proba[indices, answers]) * inner
+    scale = np.abs(score).max(1, keepdims=True)
+    return (-score / np.where(scale > 0, scale, 1)).round(9).argsort(1, kind="stable")
+
+
+def by_shares(indices: np.ndarray, train_labels: np.ndarray, train_proba: np.ndarray, train_features: np.ndarray,
+              proba: np.ndarray, features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(ranks, weights), each (n, k): k candidates divided among the classes by the largest remainder of k * proba.
+
+    See `by_influence` for the arguments. Ranks ascend; weights sum to 1, and are 0 where a class has fewer candidates
+    than its share. Where none of the classes in question has a candidate, the nearest candidates share the weight.
+    """
+    inner = _inner(indices, train_features, features)
+    ranks, weights = np.empty((len(indices), k), np.int64), np.zeros((len(indices), k))
+    for q, near in enumerate(indices):
+        slots = np.floor(proba[q] * k + 1e-9).astype(int)
+        slots[np.argsort(slots - proba[q] * k, kind="stable")[:k - slots.sum()]] += 1
+        share = np.zeros(len(near))
+        for c in np.flatnonzero(slots):
+            own = np.flatnonzero(train_labels[near] == c)
+            score = (1 - train_proba[near[own], c]) * inner[q, own]
+            best = own[(-score).argsort(kind="stable")[:slots[c]]]
+            share[best] = proba[q, c] / max(1, len(best))
+        share = share / share.sum() if share.any() else (np.arange(len(near)) < k) / k
+        ranks[q] = np.sort((share == 0).argsort(kind="stable")[:k])  # those with weight, filled up with the nearest
+        weights[q] = share[ranks[q]]
+    return ranks, weights
+
+
+def _inner(indices, train_features, features):
+    """(n, c): inner products of what goes into the last layer, of each query and its candidates."""
+    found = np.empty(indices.shape)
     step = max(1, 2**24 // max(1, indices.shape[1] * features.shape[1]))  # 128 MiB of float64 features at a time
     for start in range(0, len(indices), step):
         rows = slice(start, start + step)
-        near, answer = indices[rows], answers[rows, None]
-        left = (train_labels[near] == answer) - train_proba[near, answer]  # what the example's loss still asks for
-        score = left * np.einsum("ncd,nd->nc", train_features[near].astype(float), features[rows].astype(float))
-        scale = np.abs(score).max(1, keepdims=True)
-        order[rows] = (-score / np.where(scale > 0, scale, 1)).round(9).argsort(1, kind="stable")
-    return order
+        found[rows] = np.einsum("ncd,nd->nc", train_features[indices[rows]].astype(float), features[rows].astype(float))
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,25 +113,28 @@ class NetworkView:
     proba: np.ndarray | None = None
     features: np.ndarray | None = None
 
-    def order(self, indices: np.ndarray, proba: np.ndarray | None, features: np.ndarray | None,
-              choice: str = "influence") -> np.ndarray:
-        """Ranks of the candidates (n, c) of some queries, the best first: `by_influence` or `by_answer`.
+    def choose(self, indices: np.ndarray, proba: np.ndarray | None, features: np.ndarray | None, choice: str, k: int
+               ) -> tuple[np.ndarray, np.ndarray | None]:
+        """(ranks (n, k), weights or None): k of the candidates (n, c) of some queries, the best first.
 
-        Raises ValueError for a choice that is not known, or that needs what is not known here.
+        For "shares" they are in the order of nearness, and have weights. Raises ValueError for a choice that is not
+        known, or that needs what is not known here.
         """
+        integer("k", k, 1, indices.shape[1], f" (there are {indices.shape[1]} candidates)")
         one_of("choice", choice, CHOICES)
         if self.proba is None or proba is None:
             raise ValueError("target='network' needs what the network says of every example, which is not known here; "
                              "pass target='labels', or fit and search with the network.")
         if choice == "answers":
-            return by_answer(indices, self.proba, proba)
+            return by_answer(indices, self.proba, proba)[:, :k], None
         if self.features is None or features is None:
-            raise ValueError("choice='influence' needs what goes into the network's last layer, which was not kept; "
+            raise ValueError(f"choice={choice!r} needs what goes into the network's last layer, which was not kept; "
                              "call fit again with target='network', or pass choice='answers'.")
         if self.labels is None:
             raise ValueError("the network's outputs are not the classes of the labels, so no label speaks for its "
                              "answer; pass choice='answers'.")
-        return by_influence(indices, self.labels, self.proba, self.features, proba, features)
+        about = indices, self.labels, self.proba, self.features, proba, features
+        return by_shares(*about, k) if choice == "shares" else (by_influence(*about)[:, :k], None)
 
 
 def check_last_layer(layer: Any, features: torch.Tensor, logits: torch.Tensor) -> None:
@@ -124,14 +157,8 @@ def nearest_answers(indices: np.ndarray, distances: np.ndarray, train_proba: np.
     at the layer first, with their ranks among the candidates, from 0. Equal answers are decided by nearness at the
     layer. Raises ValueError if there are fewer than k candidates.
     """
-    return first_of(by_answer(indices, train_proba, proba), indices, distances, k)
-
-
-def first_of(order: np.ndarray, indices: np.ndarray, distances: np.ndarray, k: int
-             ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The first k of an order of candidates (n, c) as (distances, indices, ranks), nearest at the layer first."""
     integer("k", k, 1, indices.shape[1], f" (there are {indices.shape[1]} candidates)")
-    chosen = np.sort(order[:, :k], 1)
+    chosen = np.sort(by_answer(indices, train_proba, proba)[:, :k], 1)
     return np.take_along_axis(distances, chosen, 1), np.take_along_axis(indices, chosen, 1), chosen
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from .checks import integer
+from .checks import integer, one_of
 from .embeddings import embed
 from .forward import predict_logits, softmax
 from .layer_neighbors import LayerNeighbors
 from .layers import INPUT_OF, last_layer
-from .network_examples import NetworkView
+from .network_examples import CHOICES, NetworkView
 
 
 def with_features(neighbors: LayerNeighbors, model: nn.Module, train_set: Any, test_set: Any, **options: Any
@@ -46,14 +46,16 @@ def for_network(neighbors: LayerNeighbors, candidates: int = 200, k: int = 50, c
     searched = next(iter(neighbors.indices.values())).shape[1]
     integer("candidates", candidates, 1, searched, f" (so many neighbours were searched; search again with "
                                                    f"k={candidates} for more)")
-    integer("k", k, 1, candidates, f" (there are {candidates} candidates)")
+    if one_of("choice", choice, CHOICES) == "shares":
+        raise ValueError("choice='shares' divides each number of examples anew, so that the first few of many are not "
+                         "the choice of few; use EBEClassifier for it, or choice='influence' or 'answers' here.")
     learned, said = (None if logits is None else softmax(logits)
                      for logits in (neighbors.train_logits, neighbors.network_logits))
     train, test = (None, None) if neighbors.features is None else neighbors.features
     view = NetworkView(neighbors.train_labels if neighbors.same_classes else None, learned, train)
     indices, distances = {}, {}
     for layer, near in neighbors.indices.items():
-        order = view.order(near[:, :candidates], said, test, choice)[:, :k]
+        order, _ = view.choose(near[:, :candidates], said, test, choice, k)
         indices[layer] = np.take_along_axis(near, order, 1)
         distances[layer] = np.take_along_axis(neighbors.distances[layer], order, 1)
     return replace(neighbors, indices=indices, distances=distances, nnk={})

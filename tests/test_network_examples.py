@@ -9,7 +9,14 @@ from torch import nn
 
 from ebe_utils import EBEClassifier, embed, one_hot
 from ebe_utils.model import predict_logits
-from ebe_utils.network_examples import by_influence, convex_weights, hellinger, nearest_answers, total_variation
+from ebe_utils.network_examples import (
+    by_influence,
+    by_shares,
+    convex_weights,
+    hellinger,
+    nearest_answers,
+    total_variation,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -99,6 +106,36 @@ def test_votes_by_influence_follow_the_network(trained, small):
     plain = EBEClassifier(trained, 14, 5).fit(train).explain_batch(test.images)
     assert ours.agreement.mean() > plain.agreement.mean()
     np.testing.assert_allclose(ours.attributions @ one_hot(train.labels, 10), ours.proba)
+
+
+def test_shares_by_hand():
+    """Ten examples for 64, 26 and 10 percent: 6, 3 (the largest remainder) and 1; of the third class there is none."""
+    labels = np.array([0] * 8 + [1] * 2 + [2])
+    train = np.full((11, 3), 0.1)
+    train[:8, 0] = [0.9, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8]  # the first and the last of class 0 are the surest
+    ones, at = np.ones((11, 2)), np.arange(10)[None]
+    ranks, weights = by_shares(at, labels, train, ones, np.array([[0.64, 0.26, 0.1]]), np.ones((1, 2)), 10)
+    assert ranks.tolist() == [list(range(10))]
+    expected = np.array([0, *[0.64 / 6] * 6, 0, 0.13, 0.13]) / 0.9
+    np.testing.assert_allclose(weights[0], expected)
+    nobody = by_shares(at[:, :3], labels, train, ones, np.array([[0.0, 0, 1]]), np.ones((1, 2)), 2)
+    assert nobody[0].tolist() == [[0, 1]] and nobody[1].tolist() == [[0.5, 0.5]]
+
+
+def test_shares_rebuild_the_softmax(trained, small):
+    train, test = small
+    ebe = EBEClassifier(trained, 14, 10, target="network", candidates=len(train), choice="shares").fit(train)
+    found = ebe.explain_batch(test.images)
+    # Every class has candidates here, so that only classes with less than one of ten examples are missing.
+    assert found.agreement.all()
+    least = np.where(found.network_proba < 0.1, found.network_proba, 0).sum(1)
+    assert (total_variation(found.proba, found.network_proba) <= least + 1e-9).all()
+    np.testing.assert_allclose(found.attributions.sum(1), 1)
+    near = EBEClassifier(trained, 14, 10).fit(train).explain_batch(test.images)
+    assert total_variation(found.proba, found.network_proba).mean() < total_variation(
+        near.proba, near.network_proba).mean()
+    with pytest.raises(ValueError, match="gives each example its weight"):
+        ebe.set_params(weights="distance").explain(test.images[0])
 
 
 class Tail(nn.Module):

@@ -80,6 +80,7 @@ def test_a_sweep_and_a_choice_of_the_networks_answer(trained, small, choice):
 @pytest.mark.parametrize("call, words", [
     (lambda found, net, small: for_network(found, 31), "candidates=31.*so many neighbours were searched"),
     (lambda found, net, small: for_network(found, 10, 11), "k=11.*there are 10 candidates"),
+    (lambda found, net, small: for_network(found, 10, 5, "shares"), "divides each number of examples anew"),
     (lambda found, net, small: for_network(found, 10, 5), "goes into the network's last layer"),
     (lambda found, net, small: layer_sweep(net, *small, [14], [5], target="network", choice="x"), "choice='x'"),
     (lambda found, net, small: layer_sweep(net, *small, [14], [5], target="netwrok"), "Did you mean 'network'"),
