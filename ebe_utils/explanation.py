@@ -143,7 +143,8 @@ class Explanations(Sequence):
                  make: Callable[[int], Explanation]):
         n, k = indices.shape
         self.indices, self.distances, self.weights, self.comparable = indices, distances, weights, comparable
-        self.attributions = sp.csr_array((weights.ravel(), indices.ravel(), np.arange(n + 1) * k),
+        # Copies: eliminate_zeros moves the entries together in place.
+        self.attributions = sp.csr_array((weights.flatten(), indices.flatten(), np.arange(n + 1) * k),
                                          shape=(n, len(train_labels)))
         self.attributions.eliminate_zeros()
         votes = sp.csr_array((np.ones(len(train_labels)), train_labels, np.arange(len(train_labels) + 1)),

@@ -439,6 +439,22 @@ def test_a_batch_is_explained_as_each_of_its_images(tiny_net, stripes):
         many[len(test)]
 
 
+@pytest.mark.parametrize("weights", ["nnk", lambda distances: (distances <= np.median(distances, 1)[:, None]) * 1.0])
+def test_examples_without_weight_do_not_disturb_the_others(tiny_net, stripes, weights):
+    """Weights that are partly zero stay with their examples, in a batch and alone."""
+    ebe = EBEClassifier(tiny_net, 2, 9, weights=weights).fit(stripes[0])
+    found = ebe.explain_batch(stripes[1].images)
+    assert (found.weights == 0).any()
+    np.testing.assert_allclose(found.weights.sum(1), 1)
+    rows = found.attributions.toarray()
+    np.testing.assert_allclose(np.take_along_axis(rows, found.indices, 1), found.weights)
+    for i in range(len(found)):
+        for e in (found[i], ebe.explain(stripes[1].images[i])):
+            np.testing.assert_allclose(e.weights.sum(), 1)
+            np.testing.assert_allclose(rows[i, e.indices], e.weights, rtol=1e-4)
+            np.testing.assert_allclose(e.proba, found.proba[i], rtol=1e-4, atol=1e-9)
+
+
 def test_total_variation_by_hand(points):
     net, train = points
     e = EBEClassifier(net, "flat", 1, metric="euclidean").fit(train).explain(np.float32([0, 0]))

@@ -1,0 +1,89 @@
+"""Choices of examples on one network, by four measures: each against what another part of the package or NumPy says."""
+
+import numpy as np
+import pytest
+from sklearn.metrics.pairwise import cosine_distances
+
+from ebe_utils import EBEClassifier, embed
+from ebe_utils.frontier import Frontier
+from ebe_utils.network_examples import total_variation
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def frontier(trained, small):
+    return Frontier(trained, *small, k=5, candidates=(30, 10))
+
+
+@pytest.fixture(scope="module")
+def table(frontier):
+    return frontier.table(frontier.judge((10, 100)), refits=6).set_index("choice")
+
+
+def test_our_choices_are_the_classifiers(frontier, trained, small):
+    choices = frontier.choices()
+    for name, settings in {"layer 14, nearest (the paper)": {},
+                           "answers, of 10": {"target": "network", "candidates": 10, "choice": "answers"},
+                           "influence, of 30": {"target": "network", "candidates": 30},
+                           "shares, of 30": {"target": "network", "candidates": 30, "choice": "shares"}}.items():
+        theirs = EBEClassifier(trained, 14, 5, **settings).fit(small[0]).explain_batch(small[1].images)
+        at, weights = choices[name]
+        weights = np.full(at.shape, 0.2) if weights is None else weights
+        for i in range(len(at)):
+            kept = weights[i] > 0
+            assert set(at[i][kept]) == set(theirs.indices[i][theirs.weights[i] > 0]), name
+
+
+def test_the_measures_are_those_of_the_classifier(table, frontier, trained, small):
+    for name, settings in {"layer 14, nearest (the paper)": {},
+                           "influence, of 30": {"target": "network", "candidates": 30}}.items():
+        found = EBEClassifier(trained, 14, 5, **settings).fit(small[0]).explain_batch(small[1].images)
+        row = table.loc[name]
+        assert row["agreement"] == pytest.approx(100 * found.agreement.mean())
+        assert row["accuracy"] == pytest.approx(100 * (found.prediction == small[1].labels).mean())
+        assert row["TV"] == pytest.approx(total_variation(found.proba, found.network_proba).mean(), abs=1e-6)
+
+
+def test_nearness_is_the_rank_by_scikit_learn(frontier, trained, small):
+    train, test = (embed(trained, part.images, 14) for part in small)
+    ranks = cosine_distances(test.astype(float), train.astype(float)).argsort(1).argsort(1)
+    some = np.random.default_rng(0).integers(0, len(train), (len(test), 4))
+    np.testing.assert_allclose(frontier._nearer([some])[0], np.take_along_axis(ranks, some, 1) / len(train),
+                               atol=2 / len(train))
+
+
+def test_what_must_come_out(table):
+    assert (table.loc[["nearest of the answer's class", "representer points", "random of the answer's class"],
+                      "agreement"] == 100).all()
+    assert table.loc["layer 14, nearest (the paper)", "near"] == table["near"].min()
+    assert table.loc["influence, of 30", "agreement"] >= table.loc["layer 14, nearest (the paper)", "agreement"]
+    assert table.loc["shares, of 30", "TV"] < table.loc["influence, of 30", "TV"]
+    assert table.loc["random", "near"] == pytest.approx(50, abs=10)
+
+
+def test_reliance_of_the_most_influential_is_whole(frontier):
+    judge = frontier.judge((10,))
+    if not len(frontier.wrong):
+        pytest.skip("this network makes no mistake")
+    effects = np.concatenate(list(judge.effects(frontier.features, frontier.answers)))
+    best = (-effects).argsort(1)[:, :5]
+    row = frontier.table(judge, {"best": (best, None), "worst": (effects.argsort(1)[:, :5], None)}, 4)
+    assert row["reliance"][0] == pytest.approx(100) and row["refit"][0] == pytest.approx(100)
+    assert row["reliance"][1] < 0 and row["refit"][1] < 0
+
+
+def test_examples_without_weight_stay(frontier):
+    """Five copies of one example, all the weight on one: the refit is that without this one."""
+    judge, at = frontier.judge((10,)), frontier.near[:3, :5]
+    weights = np.zeros((3, 5))
+    weights[:, 2] = 1
+    found = frontier._without(judge, np.arange(3), at, weights)
+    for i in range(3):
+        alone = judge.refitted(frontier.features[[i]], frontier.answers[[i]], at[i, [2]])
+        np.testing.assert_allclose(found[i], alone, rtol=0.02, atol=1e-5)
+
+
+def test_bad_settings(trained, small):
+    with pytest.raises(ValueError, match="candidates=3"):
+        Frontier(trained, *small, k=5, candidates=[3])
