@@ -172,15 +172,24 @@ class Calibration:
 
 def calibrate(ebe: Any, inputs: Any, coverage: float = 0.95, alarm: float = 0.01) -> Calibration:
     """The `Calibration` of a fitted `EBEClassifier` by held-out examples with labels, `Inputs`."""
-    data = inputs.images if inputs.images is not None else getattr(inputs, "arrays", inputs)
-    found = ebe.explain_batch(data)
-    if inputs.labels is None:
-        raise ValueError("the held-out examples have no labels; pass them as y, or with each example.")
-    places = {label: i for i, label in enumerate(ebe.classes_.tolist())}
-    if unknown := sorted(set(inputs.labels.tolist()) - set(places), key=str):
-        raise ValueError(f"label {unknown[0]!r} of the held-out examples is not among the classes that were fitted; "
-                         "pass examples of the same classes.")
-    labels, evidence = np.array([places[label] for label in inputs.labels.tolist()]), found.evidence
+    found = ebe.explain_batch(as_they_came(inputs))
+    labels, evidence = class_indices(inputs.labels, ebe.classes_, "the held-out examples"), found.evidence
     scores, far = evidence.scores(found.proba)
     return Calibration.of(scores, far, evidence.around[0][:, 0], labels, evidence.proba, evidence.settings, coverage,
                           alarm)
+
+
+def as_they_came(inputs: Any) -> Any:
+    """What `Inputs` hold, to be checked against what was fitted."""
+    return inputs.images if inputs.images is not None else getattr(inputs, "arrays", inputs)
+
+
+def class_indices(labels: np.ndarray | None, classes: np.ndarray, what: str) -> np.ndarray:
+    """(m,) places of labels (m,) among the fitted classes; ValueError for others, and where there are none."""
+    if labels is None:
+        raise ValueError(f"{what} have no labels; pass them as y, or with each example.")
+    places = {label: i for i, label in enumerate(classes.tolist())}
+    if unknown := sorted(set(labels.tolist()) - set(places), key=str):
+        raise ValueError(f"label {unknown[0]!r} of {what} is not among the classes that were fitted; pass examples of "
+                         "the same classes.")
+    return np.array([places[label] for label in labels.tolist()])

@@ -89,18 +89,18 @@ def relabelling_flip(labels: np.ndarray, k: int, classes: int, weights: ArrayLik
     """
     labels = np.asarray(labels)[:integer("k", k, 1, len(labels), f" (there are {len(labels)} neighbours)")]
     integer("classes", classes, 2)
-    weights = np.ones(k) if weights is None else np.asarray(weights, float)
-    same_shape("weights", weights, labels)
-    if not weights.sum() > 0 or weights.min() < 0:
+    share: np.ndarray = np.ones(k) if weights is None else np.asarray(weights, float)
+    same_shape("weights", share, labels)
+    if not share.sum() > 0 or share.min() < 0:
         raise ValueError("weights are negative or all zero; pass non-negative weights with a positive sum.")
-    weights = weights / weights.sum()
-    counts = np.bincount(labels, weights, classes)
+    share = share / share.sum()
+    counts = np.bincount(labels, share, classes)
     votes = counts.round(9).tolist()  # for comparisons: equal but for rounding is equal
     winner, best = int(counts.round(9).argmax()), None
     for other in range(classes):
         if other == winner:
             continue
-        gains = weights * np.where(labels == winner, 2, np.where(labels == other, 0, 1))
+        gains = share * np.where(labels == winner, 2, np.where(labels == other, 0, 1))
         order = np.argsort(-gains.round(12), kind="stable")  # of equal gains the nearest example
         lead = np.round(counts[winner] - counts[other] - np.cumsum(gains[order]), 9)
         r = int(np.argmax(lead <= 0 if other < winner else lead < 0)) + 1
