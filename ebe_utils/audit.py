@@ -64,7 +64,8 @@ class Audit:
 
         by: "neighbors", `suspicion`; "network", its loss; or "influence", minus the influence. suggested: the class
         that most neighbours have; likely: whether confident learning counts it as an error
-        (`label_errors.confident_errors` of the neighbours' votes). ValueError where the network or a test set would be needed.
+        (`label_errors.confident_errors` of the neighbours' votes). ValueError where the network or a test set would be
+        needed.
         """
         found = {"neighbors": self.suspicion, "network": self.network_loss,
                  "influence": None if self.influence is None else -self.influence}[one_of("by", by, SUSPICIONS)]
