@@ -161,6 +161,17 @@ class Calibration:
                 raise ValueError(f"{name} is {now!r}, but the calibration was made with "
                                  f"{name}={self.settings[name]!r}; call calibrate again, or set {name} back.")
 
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """(arrays, the rest) to be saved, for `from_state`."""
+        arrays = {"own": self.own, "far": self.far, "network_own": self.network_own}
+        return ({name: value for name, value in arrays.items() if value is not None},
+                {"coverage": self.coverage, "alarm": self.alarm, "settings": self.settings})
+
+    @classmethod
+    def from_state(cls, arrays: dict[str, np.ndarray], rest: dict[str, Any]) -> Calibration:
+        """The calibration that `state` was taken from."""
+        return cls(arrays["own"], arrays["far"], arrays.get("network_own"), **rest)
+
     def judge(self, scores: np.ndarray, far: np.ndarray, proba: np.ndarray | None) -> Doubts:
         """`Doubts` of n inputs with nonconformity (n, classes), distances (n,) to the k-th, softmax (n, outputs)."""
         said = None

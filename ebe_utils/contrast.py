@@ -1,7 +1,7 @@
 """Why this and not that? For the most probable classes, the nearest training examples of each, side by side.
 
 Examples of one class alone invite agreement. Seeing those of the next class as well lets people judge how close the
-call is (Nguyen, Taesiri and Nguyen 2023, arXiv:2308.13651). Near-duplicates are shown once, with their number.
+call is (Nguyen et al. 2023, arXiv:2308.13651). Near-duplicates are shown once, with their number.
 """
 
 from __future__ import annotations

@@ -136,10 +136,13 @@ class Explanation:
         """Write a report for people who have to answer for a decision: one HTML file with all pictures inside.
 
         It needs no network and runs no scripts. classes: see `contrast`; note: a text that is shown at the top, such as
-        the number of the case.
+        the number of the case. FileNotFoundError if the folder is not there.
         """
-        write_text(path, page(self, self.contrast(classes), note))
-        return Path(path)
+        target = Path(path)
+        if not target.parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {target.parent}; make it first, or choose another path.")
+        write_text(target, page(self, self.contrast(classes), str(note)))
+        return target
 
     def _asked(self, what):
         if self.evidence is None:

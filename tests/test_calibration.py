@@ -163,6 +163,18 @@ def test_another_vote_needs_another_calibration(blobs):
     assert ebe.calibrate(rows[500:900], labels[500:900]).explain(rows[1000]).doubt.held_out == 400
 
 
+def test_a_saved_classifier_keeps_its_calibration(trained, small, digits, tmp_path):
+    ebe = EBEClassifier(trained, 14, 5).fit(small[0])
+    ebe.calibrate(digits[1].images[100:200], digits[1].labels[100:200], coverage=0.9, alarm=0.02)
+    again = EBEClassifier.load(ebe.save(tmp_path / "why"), trained)
+    mine, other = (e.explain_batch(small[1].images[:9]).doubts for e in (ebe, again))
+    for name in ("p", "network_p", "far_p", "coverage", "alarm", "held_out"):
+        np.testing.assert_array_equal(getattr(mine, name), getattr(other, name))
+    again.explain(small[1].images[0]).to_html(tmp_path / "why.html")
+    ebe.set_params(k=4).save(tmp_path / "other")
+    assert EBEClassifier.load(tmp_path / "other", trained).explain(small[1].images[0]).doubt is None
+
+
 def test_a_new_fit_forgets_the_calibration(trained, small, digits):
     ebe = EBEClassifier(trained, 14, 5).fit(small[0]).calibrate(digits[1].images[100:200], digits[1].labels[100:200])
     assert ebe.explain(small[1].images[0]).doubt is not None

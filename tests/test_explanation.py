@@ -4,6 +4,7 @@ import pickle
 import re
 from collections import OrderedDict
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from sklearn.metrics import pairwise_distances
 from torch import nn
 
-from ebe_utils import EBEClassifier, Explanation
+from ebe_utils import EBEClassifier, Explanation, ImageSet
 from ebe_utils.contest import removal_flip
 from ebe_utils.contrast import which_classes
 from ebe_utils.duplicates import groups_of, in_order, typical_distance
@@ -253,6 +254,8 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(calibrated, small, tmp
     monkeypatch.setattr("ebe_utils.files.os.replace", lambda a, b: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
         calibrated.explain(small[1].images[0]).to_html(path)
+    with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere; make it first"):
+        calibrated.explain(small[1].images[0]).to_html(tmp_path / "nowhere" / "why.html")
     assert path.read_text() == "old" and [f.name for f in tmp_path.iterdir()] == ["why.html"]
 
 
@@ -273,3 +276,24 @@ def test_examples_that_come_as_a_dict_are_shown_one_by_one():
     assert e._repr_html_().count("an input with values") == 4
     assert [part["values"].tolist() for part in one_by_one(rows, 2)] == [[0, 1], [2, 3]]
     assert one_by_one((np.arange(2), np.arange(2)), 2) == [(0, 0), (1, 1)]
+
+
+def test_the_guides_examples_run(ebe_of_the_guide, tmp_path, monkeypatch):
+    """Those of the sections on why not, how sure, what would change it, and on the audit."""
+    page = (Path(__file__).parents[1] / "docs" / "guide.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names = ebe_of_the_guide
+    for title in ("Why not, how sure, and what would change it", "Audit the training set"):
+        section = page.split(f"## {title}\n")[1].split("\n## ")[0]
+        for code in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
+            exec(code, names)
+    assert (tmp_path / "why.html").stat().st_size > 5000
+    assert set(names["e"].contrast(["7", "1"]).to_frame()["class"]) == {"7", "1"}
+    assert names["found"].influence.shape == (200,)
+
+
+@pytest.fixture
+def ebe_of_the_guide(trained, small, digits):
+    held_out = ImageSet(digits[1].images[100:300], digits[1].labels[100:300], digits[1].classes)
+    ebe = EBEClassifier(trained, 14, 10).fit(small[0])
+    return {"ebe": ebe, "held_out": held_out, "image": small[1].images[0], "test_set": small[1]}
