@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .duplicates import in_order
 from .example_html import example_html, one_by_one
 from .page_style import STYLE
 from .search.rows import metric_name
@@ -50,6 +51,12 @@ def _percent(share):
     if 0 < share < 0.005:
         return "less than 1 %"
     return "more than 99 %" if 0.995 <= share < 1 else f"{share:.0%}".replace("%", " %")
+
+
+def _small(value, digits):
+    """A number that is at least 0, in so many digits after the point; a small one is not called 0."""
+    least = 10.0**-digits
+    return f"less than {least:.{digits}f}" if 0 < value < least / 2 else f"{value:.{digits}f}"
 
 
 def _count(n, one, many=None):
@@ -110,25 +117,27 @@ def _warnings(e):
 
 
 def _examples(e):
-    first = np.unique(e.groups, return_index=True)[1]
+    kinds = in_order(e.groups * len(e.classes) + e.labels)  # near-duplicates with one label
+    first = np.unique(kinds, return_index=True)[1]
     shown = one_by_one(e.examples, len(e.indices))
     sides: dict[str, list[str]] = {"for": [], "against": []}
     for at in first:
-        same = e.groups == e.groups[at]
+        same = kinds == kinds[at]
         copies = f"and {_count(int(same.sum()) - 1, 'near-duplicate')}" if same.sum() > 1 else ""
         side = "for" if e.labels[at] == e.prediction else "against"
-        mixed = len(set(e.labels[same])) > 1
-        lines = [f"{_name(e, e.labels[at])}", f"weight {e.weights[same].sum():.2f}", f"no. {e.indices[at]}", copies,
-                 "the copies have other labels" if mixed else ""]
+        other = e.indices[(e.groups == e.groups[at]) & (e.labels != e.labels[at])]
+        lines = [f"{_name(e, e.labels[at])}", f"weight {_small(e.weights[same].sum(), 2)}", f"no. {e.indices[at]}",
+                 copies, f"like no. {other[0]}, which has another label" if len(other) else ""]
         sides[side].append(_card(e, shown[at], lines, side))
     few = "" if len(first) == len(e.indices) else (
-        f" They show {_count(len(first), 'different thing')}: near-duplicates are shown once, with their joint weight.")
+        f" They show {_count(e.groups.max() + 1, 'different thing')}: near-duplicates are shown once, with their joint "
+        "weight.")
     said = (f"<p>The {_count(len(e.indices), 'training example')} whose votes make the answer, nearest first. Weights "
             f"add up to 1.{few}</p>")
     if sides["for"]:
         said += f"<h3>For {html.escape(e.classes[e.prediction])}</h3><div class=cards>{''.join(sides['for'])}</div>"
     said += (f"<h3>Against it</h3><div class=cards>{''.join(sides['against'])}</div>" if sides["against"] else
-             "<p>No example speaks against it.</p>")
+             "<p class=after>No example speaks against it.</p>")
     return _section("The examples", said)
 
 
@@ -136,8 +145,8 @@ def _contrast(e, contrast):
     columns = []
     for side in contrast.sides:
         network = "" if side.network_proba is None else f"network {_percent(side.network_proba)}, "
-        cards = [_card(e, example, [f"distance {distance:.3g}", f"no. {i}",
-                                    f"{copies} near-duplicates" if copies > 1 else ""])
+        cards = [_card(e, example, [f"distance {_small(distance, 4)}", f"no. {i}",
+                                    f"and {_count(copies - 1, 'near-duplicate')}" if copies > 1 else ""])
                  for example, distance, i, copies in zip(one_by_one(side.examples, len(side.indices)), side.distances,
                                                          side.indices, side.copies, strict=True)]
         columns.append(f"<div class=side><h3>{html.escape(side.name)}</h3><p>{network}votes {_percent(side.share)}</p>"

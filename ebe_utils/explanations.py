@@ -28,8 +28,8 @@ class Explanations(Sequence):
         n, k = indices.shape
         self.indices, self.distances, self.weights, self.comparable = indices, distances, weights, comparable
         self.attributions = sp.csr_array((weights.ravel(), indices.ravel(), np.arange(n + 1) * k),
-                                         shape=(n, len(train_labels)))
-        self.attributions.eliminate_zeros()
+                                         shape=(n, len(train_labels)), copy=True)
+        self.attributions.eliminate_zeros()  # in place, and the arrays above stay as they are
         votes = sp.csr_array((np.ones(len(train_labels)), train_labels, np.arange(len(train_labels) + 1)),
                              shape=(len(train_labels), len(classes)))
         self.proba = (self.attributions @ votes).toarray()

@@ -25,6 +25,7 @@ figure.against { border-top: 4px solid var(--against); }
 figure img { width: 100%; height: auto; display: block; }
 figcaption span { display: block; line-height: 1.35; color: var(--soft); }
 figcaption b { color: var(--ink); }
+.after { margin-top: 12px; }
 .sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 20px; }
 .side > p { color: var(--soft); }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }

@@ -19,6 +19,7 @@ from ebe_utils.duplicates import groups_of, in_order, typical_distance
 from ebe_utils.example_html import one_by_one
 from ebe_utils.fingerprint import network_fingerprint
 from ebe_utils.search import Index
+from ebe_utils.votes import nnk_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -88,6 +89,31 @@ def test_copies_are_shown_once_and_counted():
     assert zero.indices[0] == 0 and zero.copies.tolist() == [20] + [1] * 10
     assert len(one.indices) == 29 and one.copies.sum() == 30 and {30, 31} > {*one.indices} & {30, 31}
     assert ebe.explain(rows[0]).contrast([0], examples=2)[0].copies[0] >= 4  # it searches on for another thing
+
+
+def test_what_has_no_weight_stays_in_the_arrays_of_several_explanations(cloud):
+    """The sparse attributions leave zeros out; the arrays that they were made from must not be compacted with them."""
+    ebe = fitted(cloud, k=30, weights="nnk")
+    found, near = ebe.explain_batch(cloud[2]), ebe.kneighbors(cloud[2])[1]
+    np.testing.assert_array_equal(found.indices, near)
+    np.testing.assert_array_equal(found.weights, nnk_weights(cloud[0], cloud[2], near))
+    assert (found.weights == 0).any()
+    for i, e in enumerate(found):
+        np.testing.assert_array_equal(e.indices, near[i][found.weights[i] > 0])
+        np.testing.assert_allclose(e.proba, found.proba[i])
+
+
+def test_copies_with_another_label_are_shown_on_their_side(cloud, tmp_path):
+    rows, labels, queries = cloud
+    rows, labels = np.concatenate([rows, np.repeat(queries[:1], 5, 0)]), np.append(labels, [0, 0, 1, 0, 2])
+    ebe = EBEClassifier.from_embeddings(rows, labels, classes=["a", "b", "c"], k=5, metric="euclidean")
+    e = ebe.explain(queries[0])
+    assert e.groups.max() == 0 and e.prediction == 0
+    words = Page(e.to_html(tmp_path / "a.html").read_text()).words
+    assert "They show 1 different thing" in words and "No example speaks against it" not in words
+    for said in ("aweight 0.60no. 120and 2 near-duplicateslike no. 122, which has another label",
+                 "bweight 0.20no. 122like no. 120", "cweight 0.20no. 124like no. 120"):
+        assert said in words
 
 
 def test_a_class_without_examples_has_an_empty_side(cloud):
