@@ -49,8 +49,8 @@ def _name(e, label):
 def _percent(share):
     """A share in per cent; what is not quite none or all is never called so."""
     if 0 < share < 0.005:
-        return "less than 1 %"
-    return "more than 99 %" if 0.995 <= share < 1 else f"{share:.0%}".replace("%", " %")
+        return "less than 1\u00a0%"
+    return "more than 99\u00a0%" if 0.995 <= share < 1 else f"{share:.0%}".replace("%", "\u00a0%")
 
 
 def _small(value, digits):
