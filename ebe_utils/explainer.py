@@ -14,9 +14,12 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .batches import Stacked
+from .calibration import calibrate
 from .checks import integer, one_of
 from .embeddings import embed_batches
-from .explanation import Explanation, Explanations
+from .evidence import Evidence
+from .explanation import Explanation
+from .explanations import Explanations
 from .fingerprint import NetworkWatch
 from .forward import on_device, softmax
 from .inputs import Inputs, as_inputs, as_queries, first_example
@@ -52,7 +55,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
     After `fit`: classes_ (labels as they were given), class_names_ (texts), labels_ (n_train,) indices into them,
     layer_ and layer_name_, metric_, pooling_, network_proba_ (n_train, outputs), network_predictions_ (n_train,), the
     index of the network's largest output, comparable_ (whether the network has as many outputs as there are classes),
-    train_ (`Inputs`), n_features_in_ (dimensions of the embedding).
+    train_ (`Inputs`), n_features_in_ (dimensions of the embedding). After `calibrate`: calibration_.
 
     k and weights may be changed after `fit`; layer, metric, pooling or the network's weights may not: every method then
     raises ValueError and asks for another `fit`.
@@ -97,7 +100,8 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         check_metric(self.metric)
         check_weights("weights", self.weights, self.metric)
         one_of("target", self.target, TARGETS)
-        self.__dict__.pop("_index", None)  # a fit that fails leaves the classifier unfitted
+        for name in ("_index", "calibration_"):  # a fit that fails leaves the classifier unfitted
+            self.__dict__.pop(name, None)
         self._moved = None
         self.layer_ = default_layer(self.model) if self.layer is None else self.layer
         self.layer_name_ = layer_name(self.model, self.layer_)
@@ -257,6 +261,16 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         proba = self._query(X)[1]
         return None if proba is None else proba.argmax(1)
 
+    def calibrate(self, held_out: Any, y: Any = None, coverage: float = 0.95, alarm: float = 0.01) -> EBEClassifier:
+        """Learn from held-out examples how sure the votes are: `Explanation.doubt`; see `ebe_utils.calibration`.
+
+        held_out: examples with labels, as in `fit`, that neither the network was trained on nor the classifier fitted.
+        coverage: how often prediction sets hold the true class. alarm: share of ordinary inputs of which a warning may
+        say that no training example is near. Call it again after a change of k, weights, target or candidates.
+        """
+        self.calibration_ = calibrate(self, as_inputs(held_out, y), coverage, alarm)
+        return self
+
     def explain(self, x: Any) -> Explanation:
         """An `Explanation` of the prediction for one input, with or without its batch axis."""
         found = self.explain_batch(x)
@@ -269,6 +283,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         embeddings, proba, inputs, features = self._query(X)
         distances, indices, weights = self._vote(embeddings, proba, features)
         fetch = self.train_.fetch if self._has_examples else lambda at: None
+        evidence = Evidence.of(self, embeddings, proba, fetch)
 
         def make(i):
             shown = inputs.fetch(np.array([i]))
@@ -277,9 +292,11 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
                 network_prediction=None if proba is None else int(proba[i].argmax()),
                 network_proba=None if proba is None else proba[i], comparable=self.comparable_, layer=self.layer_,
                 layer_name=self.layer_name_, metric=metric_name(self.metric_), describe=self.describe,
-                image=None if shown is None or self.model is None else first_example(shown))
+                image=None if shown is None or self.model is None else first_example(shown),
+                evidence=evidence.of_query(i))
 
-        return Explanations(indices, distances, weights, self.labels_, self.class_names_, proba, self.comparable_, make)
+        return Explanations(indices, distances, weights, self.labels_, self.class_names_, proba, self.comparable_, make,
+                            evidence)
 
     # --- keeping it --------------------------------------------------------------------------------------------------
 

@@ -1,20 +1,25 @@
-"""What an explanation holds, and how it shows itself: as text, as a table, and as HTML."""
+"""What an explanation holds and can be asked, and how it shows itself: as text, as a table, and as HTML."""
 
 from __future__ import annotations
 
-import base64
 import html
-import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
-import torch
 
-from .data import scale
+from .calibration import Doubt
+from .contest import Contest, contest
+from .contrast import Contrast, contrast, which_classes
+from .duplicates import groups_of
+from .evidence import Evidence
+from .example_html import example_html, is_image, one_by_one
+from .explanation_page import page
+from .files import write_text
 
 NOT_COMPARED = "its classes are not those of the labels, so the two cannot be compared"
 
@@ -28,6 +33,7 @@ class Explanation:
     and network_prediction: class indices of the vote and of the network; network_proba: (outputs,), the network's
     softmax. Both are None where there is no network. comparable: whether the network's outputs are the classes of the
     labels. image: the input explained; examples: (k, ...), the training examples, or None where they cannot be had.
+    evidence: the classifier's arrays, for what is asked further; it is not pickled with the explanation.
     """
 
     indices: np.ndarray
@@ -46,6 +52,7 @@ class Explanation:
     network_proba: np.ndarray | None = field(default=None)
     comparable: bool = field(default=True)
     describe: Callable[[Any], Any] | None = field(default=None)
+    evidence: Evidence | None = field(default=None)
 
     @classmethod
     def of_votes(cls, indices: np.ndarray, distances: np.ndarray, weights: np.ndarray, train_labels: np.ndarray,
@@ -77,6 +84,76 @@ class Explanation:
     @property
     def _compared(self):
         return self.comparable and self.network_prediction is not None
+
+    # --- why not another class, how sure, and what would change it ----------------------------------------------------
+
+    @property
+    def supporting(self) -> np.ndarray:
+        """The indices of the examples that have the predicted class, nearest first."""
+        return self.indices[self.labels == self.prediction]
+
+    @property
+    def opposing(self) -> np.ndarray:
+        """The indices of the examples that have another class, nearest first."""
+        return self.indices[self.labels != self.prediction]
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """(k,) the group of near-duplicates that each example belongs to, numbered from 0, nearest first.
+
+        As many groups as examples: ten examples show ten things. See `ebe_utils.duplicates`.
+        """
+        evidence = self._asked("groups")
+        return groups_of(evidence.embeddings[self.indices], evidence.metric, evidence.typical)
+
+    def contrast(self, classes: int | str | Sequence[int | str] = 2, examples: int = 5) -> Contrast:
+        """The nearest training examples of several classes: `ebe_utils.contrast.Contrast`.
+
+        classes: how many of the most probable classes, by the network where it can be compared, else by the votes; or
+        the names or indices of classes, to ask "why not ...?". examples: how many of each, near-duplicates shown once.
+        """
+        said = self.network_proba if self._compared else None
+        chosen = which_classes(classes, self.classes, self.proba, said)
+        return contrast(self._asked("contrast"), chosen, self.classes, self.proba, said, examples)
+
+    @cached_property
+    def doubt(self) -> Doubt | None:
+        """How sure the prediction is: `ebe_utils.calibration.Doubt`; None before `EBEClassifier.calibrate`."""
+        found = None if self.evidence is None else self.evidence.doubts(self.proba[None])
+        return None if found is None else found[0]
+
+    @cached_property
+    def contest(self) -> Contest:
+        """What would change the prediction: `ebe_utils.contest.Contest`.
+
+        The examples to relabel are known for all votes, those to remove for uniform votes with target="labels".
+        """
+        return contest(self.indices, self.labels, self.weights, len(self.classes), len(self.indices),
+                       *(("the explanation was made without its classifier.", None) if self.evidence is None else
+                         self.evidence.removal()))
+
+    def to_html(self, path: str | Path, classes: int | Sequence[int | str] = 2, note: str = "") -> Path:
+        """Write a report for people who have to answer for a decision: one HTML file with all pictures inside.
+
+        It needs no network and runs no scripts. classes: see `contrast`; note: a text that is shown at the top, such as
+        the number of the case. FileNotFoundError if the folder is not there.
+        """
+        target = Path(path)
+        if not target.parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {target.parent}; make it first, or choose another path.")
+        write_text(target, page(self, self.contrast(classes), str(note)))
+        return target
+
+    def _asked(self, what):
+        if self.evidence is None:
+            raise ValueError(f"{what} needs the classifier's training examples, and this explanation was made or "
+                             "loaded without them; ask EBEClassifier.explain for it again.")
+        return self.evidence
+
+    def __getstate__(self):
+        return {name: value for name, value in self.__dict__.items() if name != "evidence"} | {"evidence": None}
+
+    # --- how it shows itself -----------------------------------------------------------------------------------------
 
     def to_frame(self) -> pd.DataFrame:
         """One row for each example, nearest first: rank, index, class, weight, distance."""
@@ -110,96 +187,12 @@ class Explanation:
     def _repr_html_(self):
         head = "".join(f"<th>{h}</th>" for h in ("rank", "example", "index", "class", "weight",
                                                  f"{html.escape(self.metric)} distance"))
-        shown = [None] * len(self.indices) if self.examples is None else self.examples
         rows = []
-        for (rank, *cells), example in zip(self._rows(), shown, strict=True):
+        for (rank, *cells), example in zip(self._rows(), one_by_one(self.examples, len(self.indices)), strict=True):
             values = "".join(f"<td>{html.escape(c)}</td>" for c in cells)
-            rows.append(f"<tr><td>{rank}</td><td>{self._shown(example)}</td>{values}</tr>")
+            rows.append(f"<tr><td>{rank}</td><td>{example_html(example, self.describe)}</td>{values}</tr>")
         return (f'<p class="ebe-summary">Layer {html.escape(str(self.layer))} ({html.escape(self.layer_name)}). '
                 f"{html.escape(self._summary())}</p>"
-                f"<p>The {'image' if _is_image(self.image) else 'input'} explained: {self._shown(self.image)}</p>"
+                f"<p>The {'image' if is_image(self.image) else 'input'} explained: "
+                f"{example_html(self.image, self.describe)}</p>"
                 f'<table class="ebe-explanation"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>')
-
-    def _shown(self, example):
-        """An example as HTML: by the user's function, as a picture, or by its shape."""
-        if example is None:
-            return "not at hand"
-        if self.describe is not None:
-            said = self.describe(example)
-            return said._repr_html_() if hasattr(said, "_repr_html_") else html.escape(str(said))
-        return _picture(example)
-
-
-class Explanations(Sequence):
-    """Explanations of several inputs, from one forward pass and one search.
-
-    indices, distances, weights: (n, k); attributions: scipy CSR (n, n_train), rows with sum 1; proba: (n, classes),
-    equal to attributions @ one_hot(labels); prediction: (n,) class indices of the vote; network_prediction (n,) and
-    network_proba (n, outputs): the network's own, or None. `explanations[i]` is the `Explanation` of input i.
-    """
-
-    def __init__(self, indices: np.ndarray, distances: np.ndarray, weights: np.ndarray, train_labels: np.ndarray,
-                 classes: Sequence[str], network_proba: np.ndarray | None, comparable: bool,
-                 make: Callable[[int], Explanation]):
-        n, k = indices.shape
-        self.indices, self.distances, self.weights, self.comparable = indices, distances, weights, comparable
-        # Copies: eliminate_zeros moves the entries together in place.
-        self.attributions = sp.csr_array((weights.flatten(), indices.flatten(), np.arange(n + 1) * k),
-                                         shape=(n, len(train_labels)))
-        self.attributions.eliminate_zeros()
-        votes = sp.csr_array((np.ones(len(train_labels)), train_labels, np.arange(len(train_labels) + 1)),
-                             shape=(len(train_labels), len(classes)))
-        self.proba = (self.attributions @ votes).toarray()
-        self.prediction = self.proba.argmax(1)
-        self.network_proba = network_proba
-        self.network_prediction = None if network_proba is None else network_proba.argmax(1)
-        self._make = make
-
-    @property
-    def agreement(self) -> np.ndarray | None:
-        """(n,) booleans: where the vote says what the network says; None where the two cannot be compared."""
-        if self.network_prediction is None or not self.comparable:
-            return None
-        return self.prediction == self.network_prediction
-
-    def __len__(self):
-        return len(self.indices)
-
-    def __getitem__(self, i):
-        if isinstance(i, slice):
-            return [self._make(j) for j in range(*i.indices(len(self)))]
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"explanation {i} of {len(self)}")
-        return self._make(int(i) % len(self))
-
-    def __iter__(self) -> Iterator[Explanation]:
-        return (self[i] for i in range(len(self)))
-
-    def to_frame(self) -> pd.DataFrame:
-        """`Explanation.to_frame` of each below each other, with a column "input"."""
-        return pd.concat([e.to_frame().assign(input=i) for i, e in enumerate(self)], ignore_index=True)
-
-    def __repr__(self):
-        return f"Explanations of {len(self)} inputs, k={self.indices.shape[1]}"
-
-
-def _is_image(example):
-    """Whether it is a grey or colour image, (C, H, W)."""
-    shape: tuple[int, ...] = getattr(example, "shape", ())
-    return len(shape) == 3 and shape[0] in (1, 3)
-
-
-def _picture(image, side=56):
-    """An <img> of one (C, H, W) image, or what it is if it is no grey or colour image."""
-    from PIL import Image
-
-    if not isinstance(image, torch.Tensor | np.ndarray):
-        return html.escape(image if isinstance(image, str) else f"an input of type {type(image).__name__}")
-    if not _is_image(image):
-        return f"an input of shape {tuple(image.shape)}"
-    pixels = (scale(torch.as_tensor(image)).float().numpy().clip(0, 1) * 255).round().astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(buffer, "png")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return (f'<img class="ebe-image" width="{side}" style="image-rendering:pixelated" alt="training or test image" '
-            f'src="data:image/png;base64,{data}">')

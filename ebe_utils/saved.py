@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from .calibration import Calibration
 from .data import ImageSet
 from .fingerprint import NetworkWatch, network_fingerprint
 from .inputs import Inputs, as_inputs
@@ -83,6 +84,10 @@ def _write(ebe, part):
     arrays = {"labels": ebe.labels_} | {f"index.{name}": value for name, value in ready.items()}
     if ebe.network_proba_ is not None:
         arrays["network_proba"] = ebe.network_proba_
+    calibration, rest = getattr(ebe, "calibration_", None), None
+    if calibration is not None and all(getattr(ebe, name) == value for name, value in calibration.settings.items()):
+        kept, rest = calibration.state()  # one for other votes would be refused when it is asked
+        arrays |= {f"calibration.{name}": value for name, value in kept.items()}
     if ebe.classes_.dtype.kind in "iub":
         arrays["classes"] = ebe.classes_
     save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, part / "arrays.safetensors")
@@ -95,7 +100,7 @@ def _write(ebe, part):
              "classes_are": ebe.classes_.dtype.kind, "comparable": ebe.comparable_, "pooling": ebe.pooling_,
              "network": None if ebe.model is None else ebe._watch.fingerprint, "has_examples": ebe._has_examples,
              "signature": _plain(ebe._signature), "parameters": {name: getattr(ebe, name) for name in _PARAMETERS},
-             "files": {f.name: _digest(f) for f in sorted(part.glob("*.safetensors"))}}
+             "calibration": rest, "files": {f.name: _digest(f) for f in sorted(part.glob("*.safetensors"))}}
     (part / "classifier.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
@@ -145,6 +150,9 @@ def load_classifier(kind: type, folder: str | Path, model: torch.nn.Module | Non
     ebe._has_examples = about["has_examples"]
     state = {name.removeprefix("index."): value for name, value in arrays.items() if name.startswith("index.")}
     ebe._index = Index.from_state(embeddings, state, ebe.metric_) if state else Index(embeddings, ebe.metric_)
+    if about.get("calibration") is not None:
+        kept = {name.removeprefix("calibration."): value for name, value in arrays.items() if "calibration." in name}
+        ebe.calibration_ = Calibration.from_state(kept, about["calibration"])
     if model is not None:
         ebe._watch = NetworkWatch(model, about["network"])
     return ebe

@@ -42,6 +42,33 @@ def test_no_smaller_set_changes_the_vote(seed):
     assert vote(new, k, classes) == found.becomes != before
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_no_smaller_relabelling_changes_a_weighted_vote(seed):
+    rng = np.random.default_rng(seed)
+    classes, k = int(rng.integers(2, 4)), int(rng.integers(1, 6))
+    labels, weights = rng.integers(0, classes, k), rng.choice([1, 1, 2, 3, 5], k) / 7
+
+    def weighted(labels):
+        return int(np.bincount(labels, weights, classes).round(12).argmax())
+
+    before, found = weighted(labels), relabelling_flip(labels, k, classes, weights)
+    for r in range(len(found) + 1):
+        changed = any(weighted([dict(zip(at, to, strict=True)).get(i, c) for i, c in enumerate(labels)]) != before
+                      for at in itertools.combinations(range(k), r)
+                      for to in itertools.product(range(classes), repeat=r))
+        assert changed == (r == len(found)), r
+    labels[list(found.ranks)] = found.becomes
+    assert weighted(labels) == found.becomes != before
+
+
+def test_weights_of_thirds_are_counted_exactly():
+    """4 of 12 votes twice, moved by two: a tie, which the first class wins, and rounding must not decide otherwise."""
+    labels = np.array([0] * 8 + [1] * 4)
+    assert len(relabelling_flip(labels, 12, 2, np.full(12, 1 / 12))) == len(relabelling_flip(labels, 12, 2)) == 3
+    with pytest.raises(ValueError, match="all zero"):
+        relabelling_flip(labels, 12, 2, np.zeros(12))
+
+
 def test_by_hand():
     labels = [0, 0, 1, 0, 1, 1, 1]
     assert removal_flip(labels, 5, 2).ranks == (0,)  # of 0 0 1 0 1 | 1 one 0 goes: 0 1 0 1 1
