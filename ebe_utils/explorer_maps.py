@@ -38,8 +38,9 @@ class Projection:
         self.metric = metric
         rows = self._scaled(sample)
         most = min(components, *rows.shape)
-        self._pca = PCA(most, svd_solver="randomized", random_state=seed).fit(rows)
-        shares = np.nan_to_num(self._pca.explained_variance_ratio_)  # NaN where all rows are the same
+        with np.errstate(invalid="ignore"):  # no variance to share where all rows are the same
+            self._pca = PCA(most, svd_solver="randomized", random_state=seed).fit(rows)
+        shares = np.nan_to_num(self._pca.explained_variance_ratio_)
         self.explained = float(shares[:2].sum())
 
     def _scaled(self, rows: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ much, the inputs that come last in the list are left without a picture.
 
 import base64
 import io
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ LARGEST_SIDE = 64  # pixels of a tile; larger images are made smaller
 LONGEST_TEXT = 400  # characters
 LONGEST_CURVE = 128  # points
 _QUALITY = 85  # of JPEG
+_TRIAL = 1000  # training inputs by which the bytes of all are estimated
 
 
 def packed(values: np.ndarray) -> dict[str, Any]:
@@ -59,18 +61,25 @@ def pictures(test: Any, test_at: np.ndarray, train: Any, train_at: np.ndarray, r
     kind = "text" if describe is not None else kind_of_inputs(test)
     make: Callable[..., dict[str, Any]] = {"text": _texts, "image": _sprite, "series": _curves}[kind]
     given = (_Described(test, describe), _Described(train, describe)) if describe is not None else (test, train)
-    count = len(train_at)
+    lossless, count, n = True, len(train_at), len(test_at)
+    found = make(*given, test_at, train_at[:_TRIAL], lossless)
+    if kind == "image" and _expected(found, n + _TRIAL, n + count) > room:
+        lossy = make(*given, test_at, train_at[:_TRIAL], False)
+        found, lossless = (lossy, False) if lossy["bytes"] < found["bytes"] else (found, True)
+    # Bytes are nearly in proportion to the number of inputs: a little more than fit to begin with, then a little less.
+    count = min(count, int(1.05 * max(room, 0) / max(1, found["bytes"]) * (n + min(_TRIAL, count))))
     while True:
-        found = make(*given, test_at, train_at[:count], True)
-        if kind == "image" and found["bytes"] > room:
-            found = make(*given, test_at, train_at[:count], False)
+        found = make(*given, test_at, train_at[:count], lossless)
         if found["bytes"] <= room:
             return {"kind": kind, "count": count, **found}
         if not count:
-            raise ValueError(f"the {len(test_at)} test inputs take {found['bytes']:,} bytes, and {max(room, 0):,} are "
-                             "left for them; show fewer, or allow a larger page (max_bytes).")
-        # Bytes are nearly in proportion to the number of inputs; a little less, so that two or three rounds suffice.
-        count = min(count - 1, max(0, int((count + len(test_at)) * room / found["bytes"] * 0.98) - len(test_at)))
+            raise ValueError(f"the {n} test inputs take {found['bytes']:,} bytes, and {max(room, 0):,} are left for "
+                             "them; show fewer, or allow a larger page (max_bytes).")
+        count = min(count - 1, max(0, int((count + n) * room / found["bytes"] * 0.98) - n))
+
+
+def _expected(found, seen, all_of_them):
+    return found["bytes"] * max(1.0, all_of_them / seen)
 
 
 class _Described:
@@ -88,25 +97,28 @@ def _texts(test, train, test_at, train_at, _):
         return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT - 1] + "…"
 
     words = {"test": [cut(test[int(at)]) for at in test_at], "train": [cut(train[int(at)]) for at in train_at]}
-    # Not ASCII is written as \uXXXX, and "<" as well.
-    return {**words, "bytes": sum(len(text.encode("ascii", "backslashreplace")) + 8 + 5 * text.count("<")
-                                  + text.count('"') + text.count("\\") for part in words.values() for text in part)}
+    return {**words, "bytes": len(json.dumps(words).replace("<", "\\u003c"))}  # as the page holds them
 
 
 def _pixels(images, at):
     """(n, H, W, C) uint8 of some images (N, C, H, W), none larger than a tile."""
-    chosen = scale(torch.as_tensor(images)[torch.from_numpy(np.asarray(at, np.int64))]).float()
-    values = (chosen.numpy().clip(0, 1) * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
-    factor = LARGEST_SIDE / max(values.shape[1:3])
-    if factor >= 1 or not len(values):
-        return values
-    size = tuple(max(1, round(side * factor)) for side in values.shape[2:0:-1])
-    small = [np.asarray(Image.fromarray(one.squeeze()).resize(size, Image.Resampling.LANCZOS)) for one in values]
-    return np.stack(small).reshape(len(values), size[1], size[0], -1)
+    images, at = torch.as_tensor(images), torch.from_numpy(np.asarray(at, np.int64))
+    height, width = images.shape[2:]
+    factor = min(1, LARGEST_SIDE / max(height, width))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    tiles = np.empty((len(at), size[1], size[0], images.shape[1]), np.uint8)
+    for first in range(0, len(at), 256):  # large images of many examples would fill the memory
+        part = scale(images[at[first:first + 256]]).float().numpy().clip(0, 1)
+        part = (part * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
+        for i, one in enumerate(part, first):
+            small = one if factor == 1 else np.asarray(Image.fromarray(
+                one.squeeze(2) if one.shape[2] == 1 else one).resize(size, Image.Resampling.LANCZOS))
+            tiles[i] = small.reshape(tiles.shape[1:])
+    return tiles
 
 
 def _sprite(test, train, test_at, train_at, lossless):
-    tiles = np.concatenate([part for part in (_pixels(test, test_at), _pixels(train, train_at)) if len(part)])
+    tiles = np.concatenate([_pixels(test, test_at), _pixels(train, train_at)])
     n, height, width, channels = tiles.shape
     # JPEG works on blocks of 8 by 8: a tile that ends where a block ends does not bleed into the next one.
     pad = (0, 0) if lossless else (-height % 8, -width % 8)
@@ -122,7 +134,7 @@ def _sprite(test, train, test_at, train_at, lossless):
     if lossless:
         picture.save(buffer, "png", optimize=True)
     else:
-        picture.save(buffer, "jpeg", quality=_QUALITY, optimize=True, subsampling=0)
+        picture.save(buffer, "jpeg", quality=_QUALITY, subsampling=0)
     kind = "png" if lossless else "jpeg"
     data = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return {"sprite": data, "width": width, "height": height, "across": across, "down": down, "columns": columns,
@@ -144,5 +156,4 @@ def _curves(test, train, test_at, train_at, _):
     low, high = float(curves.min()), float(curves.max())
     steps = np.round((curves - low) / ((high - low) or 1) * 65535).astype(np.uint16)
     values = packed(steps)
-    length = (test.shape[-1], curves.shape[-1])
-    return {"curves": values, "low": low, "high": high, "length": length[0], "bytes": len(values["data"])}
+    return {"curves": values, "low": low, "high": high, "length": test.shape[-1], "bytes": len(values["data"])}
