@@ -141,6 +141,7 @@ def test_of_equal_shares_the_smallest_class_wins_and_zeros_share_the_weight(open
                            np.array([0]), dict.fromkeys(near, 1), n_outputs=3, n_classes=3)
     page = opened(explore(found, ["train"] * 6, ["test"], layer="a", k=4))
     assert page.evaluate(READ)["vote"] == 1 == found.votes("a", ks=[4])[0, 0]
+    assert "As much is for 2, and of equal shares the first class wins." in page.inner_text(".ebe-said")
     assert [row[:2] for row in page.evaluate(READ)["bars"]] == [[1, .5], [2, .5]]
     choose(page, layer="b", weights="distance")
     shown = page.evaluate(READ)
@@ -273,6 +274,8 @@ def test_words_are_shown_and_no_markup_is_carried_out(opened):
     page.locator(".ebe-card").nth(1).click()
     assert page.inner_text("h1") == EVIL and page.locator("[role=option]").nth(2).inner_text() == f"{EVIL} 2"
     assert page.locator(".ebe-card").first.locator(".ebe-text").inner_text() == f"{EVIL} 2"
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.evaluate("window.hit") is None and page.locator("img, #explorer script").count() == 0
     assert "cannot be compared" in page.inner_text(".ebe-said") and page.locator("[data-filter=wrong]").count() == 0
 

@@ -226,7 +226,7 @@ async function render({ model, el }) {
   const about = `${count(p.n, `test ${input}`, `test ${inputs}`)} of ${p.n_test.toLocaleString("en")} (${chosen}), `
     + `${p.n_train.toLocaleString("en")} training ${inputs}, ${p.metric} distance.`
     + (p.pictures.lossless === false ? " Pictures are JPEG copies." : "");
-  const root = h("div", { class: "ebe-x", style: `--depth:${p.depth}` }, h("div", { class: "ebe-layout" },
+  const root = h("div", { class: "ebe-x", style: `--depth:${p.depth}` }, h("div", { class: `ebe-layout ebe-with-${p.pictures.kind}` },
     h("section", { class: "ebe-pick", "aria-label": `choose a test ${input}` }, h("h3", {}, `Test ${inputs}`),
       h("div", { class: "ebe-chips", role: "group", "aria-label": "filter" }, chips, truth), grid, none,
       h("p", { class: "ebe-note" }, about)),
@@ -331,14 +331,17 @@ async function render({ model, el }) {
     shown.replaceChildren(paint("test", i, 112, true), h("p", {}, `Test ${input} ${p.positions[i]}`, h("br"), "true class ",
       named(p.truths[i])));
     const agree = now.near.reduce((sum, slot) => sum + (p.labels[slot] === w), 0);
-    const parts = [`At ${titleOf(l)}, ${agree} of the ${k === 1 ? "one nearest example" : `${k} nearest examples`} `
-      + `${agree === 1 ? "is" : "are"} of class `, named(w), `, and the vote is ${percent(now.shares[w])} for it. `];
+    const tied = now.shares.map((_, c) => c).filter((c) => c !== w && now.shares[c] === now.shares[w]);
+    const parts = [k === 1 ? `At ${titleOf(l)}, the nearest example is of class `
+      : `At ${titleOf(l)}, ${agree} of the ${k} nearest examples ${agree === 1 ? "is" : "are"} of class `, named(w),
+    k === 1 ? ", and is the whole vote. " : `, and the vote is ${percent(now.shares[w])} for it. `];
+    if (tied.length) parts.push("As much is for ", tied.flatMap((c) => [named(c), ", "]), "and of equal shares the first class wins. ");
     if (p.network) {
       parts.push("The network says ", named(p.network[i]), p.proba ? ` (${percent(p.proba[i * p.proba.shape[1] + p.network[i]])})` : "",
         h("strong", {}, same ? ": the same answer." : ": another answer. This vote explains an answer that the network did not give."));
       if (p.network[i] !== p.truths[i]) parts.push(h("strong", {}, " The network is wrong."));
     } else parts.push("What the network says cannot be compared: it is not known, or its classes are others.");
-    said.replaceChildren(...parts);
+    said.replaceChildren(...parts.flat());
     Object.assign(said.dataset, { vote: w, share: now.shares[w] });
     const proba = (c) => (p.proba ? p.proba[i * p.proba.shape[1] + c] : 0);
     const rows = p.classes.map((_, c) => c).filter((c) => now.shares[c] > 0 || proba(c) >= 0.0005)
@@ -371,13 +374,13 @@ async function render({ model, el }) {
       column.title = column.getAttribute("aria-label");
       Object.assign(column.dataset, { vote: winner, share: shares[winner] });
     });
-    root.querySelector(".ebe-where").replaceChildren(titleOf(l)[0].toUpperCase() + titleOf(l).slice(1),
+    root.querySelector(".ebe-where").replaceChildren(titleOf(l).replace(/^(layer|raw) /, (word) => word[0].toUpperCase() + word.slice(1)),
       h("small", {}, p.layers[l].name === titleOf(l) || keys[l] === 0 ? ` ${p.layers[l].dimension.toLocaleString("en")} numbers`
         : ` ${p.layers[l].name}, ${p.layers[l].dimension.toLocaleString("en")} numbers`));
     const agreeing = votes.filter((v) => p.network && v.winner === p.network[i]).length;
     const changes = votes.filter((v, at) => at && v.winner !== votes[at - 1].winner).length;
     stripSaid.textContent = `Each bar is a layer: the winner's share stands at the bottom, its mark below`
-      + `${p.network ? "; ≠ where that is not the network's answer" : ""}. The answer changes ${count(changes, "time")} from left to right`
+      + `${p.network ? "; ≠ where that is not the network's answer" : ""}. The answer ${changes ? `changes ${count(changes, "time")}` : "does not change"} from left to right`
       + `${p.network ? `, and is the network's at ${agreeing} of ${p.depth}` : ""}.`;
   }
 
