@@ -93,9 +93,9 @@ def _static(name: str) -> str:
 def explore(neighbors: LayerNeighbors, train_set: Any, test_set: Any, model: nn.Module | None = None,
             classes: Sequence[str] = (), network_proba: ArrayLike | None = None, embeddings: Mapping | None = None,
             images: int = 200, positions: Sequence[int] | None = None, layer: int | str | None = None, k: int = 10,
-            pooling: str = "none", projection: str = "pca", describe: Callable[[Any], Any] | None = None,
-            title: str = "Which training examples vote?", seed: int = 0, max_bytes: int = 5_000_000,
-            device: str | torch.device = "auto") -> Explorer:
+            k_max: int | None = None, pooling: str = "none", projection: str = "pca",
+            describe: Callable[[Any], Any] | None = None, title: str = "Which training examples vote?", seed: int = 0,
+            max_bytes: int = 5_000_000, device: str | torch.device = "auto") -> Explorer:
     """An `Explorer` of a search at several layers.
 
     neighbors: of `layer_neighbors`, or of the functions of `ebe_utils.streams`. train_set, test_set: the inputs that
@@ -106,13 +106,14 @@ def explore(neighbors: LayerNeighbors, train_set: Any, test_set: Any, model: nn.
 
     images: how many test inputs to show. Of more than that, up to half are drawn from those that the network gets
     wrong or where the vote of `k` at `layer` (default: 14, or one in the middle) is not the network's answer, the rest
-    from all others; or positions: which. pooling: that of the search. projection: of the maps, "pca", "tsne" or "none".
+    from all others; or positions: which. k_max: the largest k on the page, by default as many as were searched.
+    pooling: that of the search. projection: of the maps, "pca", "tsne" or "none". seed: of all that is drawn.
     max_bytes: of the page; where it is too little, the farthest examples have no picture.
     Raises ValueError or TypeError for parts that do not belong together, and where the page would be too large.
     """
     source = Source(neighbors, train_set, test_set, model, tuple(map(str, classes)), network_proba, embeddings, pooling,
                     device)
-    payload, at, slots, ranks = payload_of(source, images, positions, layer, k, projection, seed)
+    payload, at, slots, ranks = payload_of(source, images, positions, layer, k, k_max, projection, seed)
     page = Explorer({**payload, "pictures": {}}, title)
     room = max_bytes - len(page.to_html().encode()) - 1000  # for the names of the parts
     found = pictures(source.inputs(test_set), at, source.inputs(train_set), slots, room, describe)

@@ -101,19 +101,22 @@ class Source:
 
 
 def payload_of(source: Source, images: int, positions: Sequence[int] | None, layer: int | str | None, k: int,
-               projection: str, seed: int) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray]:
+               k_max: int | None, projection: str, seed: int,
+               ) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray]:
     """(payload without pictures, positions of its test inputs (n,), of its training inputs, best ranks).
 
     The training inputs are in the order of the best rank that they have for any test input at any layer; those that
     are on the map only come last and have none.
     """
     neighbors = source.neighbors
-    layers, k_max = list(neighbors.names), next(iter(neighbors.indices.values())).shape[1]
+    layers, searched = list(neighbors.names), next(iter(neighbors.indices.values())).shape[1]
+    k_max = searched if k_max is None else neighbors._check_k(k_max)
     layer = (14 if 14 in layers else layers[len(layers) // 2]) if layer is None else neighbors._check_layer(layer)
-    k = min(integer("k", k, 1), k_max)
+    k = min(integer("k", k, 1), k_max)  # 10, the default, may be more than were searched
     check_projection(projection)
     at, chosen, start = _choose(neighbors, integer("images", images, 1), positions, layer, k, seed)
-    near = np.stack([neighbors.indices[one][at] for one in layers], 1).astype(np.int64)  # (n, layers, K)
+    # (n, layers, k_max)
+    near = np.stack([neighbors.indices[one][at, :k_max] for one in layers], 1).astype(np.int64)
     mapped = projection != "none" and (source.embeddings is not None or source.model is not None)
     sample = np.empty(0, np.int64)
     if mapped:
@@ -130,7 +133,7 @@ def payload_of(source: Source, images: int, positions: Sequence[int] | None, lay
         "start": {"image": start, "layer": _plain(layer), "k": k, "weights": "uniform"},
         "n_test": len(neighbors.test_labels), "n_train": len(neighbors.train_labels),
         "positions": packed(at.astype(np.uint32)), "neighbors": packed(place[near].astype(small)),
-        "distances": packed(np.stack([neighbors.distances[one][at] for one in layers], 1).astype(np.float32)),
+        "distances": packed(np.stack([neighbors.distances[one][at, :k_max] for one in layers], 1).astype(np.float32)),
         "slots": packed(slots.astype(np.uint32)), "labels": packed(neighbors.train_labels[slots].astype(np.uint16)),
         "truths": packed(neighbors.test_labels[at].astype(np.uint16))}
     if neighbors.same_classes:

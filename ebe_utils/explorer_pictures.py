@@ -74,7 +74,8 @@ def pictures(test: Any, test_at: np.ndarray, train: Any, train_at: np.ndarray, r
             return {"kind": kind, "count": count, **found}
         if not count:
             raise ValueError(f"the {n} test inputs take {found['bytes']:,} bytes, and {max(room, 0):,} are left for "
-                             "them; show fewer, or allow a larger page (max_bytes).")
+                             "them; show fewer (images), or keep fewer neighbours (k_max), or allow a larger page "
+                             "(max_bytes).")
         count = min(count - 1, max(0, int((count + n) * room / found["bytes"] * 0.98) - n))
 
 

@@ -79,7 +79,7 @@ def test_the_sprite_holds_every_picture_unchanged(explorer, small):
     sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown["sprite"].split(",")[1]))))
     slots = unpacked(explorer.payload["slots"])
     assert shown["count"] == len(slots) and shown["rank"] == 12
-    for number, image in enumerate([*small[1].images, *small[0].images[slots]]):
+    for number, image in enumerate([*small[1].images, *small[0].images[slots.tolist()]]):
         row, column = divmod(number, shown["columns"])
         tile = sheet[28 * row:28 * row + 28, 28 * column:28 * column + 28]
         np.testing.assert_array_equal(tile, image[0])
@@ -228,7 +228,8 @@ def test_tsne_is_seeded_and_keeps_groups_together():
     ({"projection": "umap"}, ValueError, "choose one of pca, tsne, none"), ({"k": 0}, ValueError, "k=0"),
     ({"positions": [1, 1]}, ValueError, "none twice"), ({"positions": []}, ValueError, "at least one"),
     ({"positions": [60]}, ValueError, "from 0 to 59"), ({"classes": ["a"]}, ValueError, "labels run up to 9"),
-    ({"max_bytes": 30_000}, ValueError, "show fewer, or allow a larger page"),
+    ({"k_max": 13}, ValueError, "k=13 is out of range"),
+    ({"max_bytes": 30_000}, ValueError, "show fewer .images., or keep fewer neighbours"),
     ({"network_proba": np.ones((3, 10))}, ValueError, "a row for each of the 60 test inputs"),
     ({"network_proba": np.eye(10)[np.zeros(60, int)]}, ValueError, "pass the same network")])
 def test_what_is_refused(change, error, words, neighbors, small):
@@ -318,9 +319,9 @@ def test_the_command_writes_the_page_of_a_run(swept, capsys, tmp_path):
     page = (swept.path / "explorer.html").read_text(encoding="utf-8")
     assert "<title>Which training examples vote? explored</title>" in page and '"map"' in page
     elsewhere = str(tmp_path / "x.html")
-    few = ["--images", "5", "--layer", "1", "--projection", "none", "--output", elsewhere]
+    few = ["--images", "5", "--layer", "1", "--k-max", "7", "--projection", "none", "--output", elsewhere]
     assert main(["explore", "explored", *few]) == 0
-    assert "Explorer of 5 test inputs" in capsys.readouterr().out
+    assert "Explorer of 5 test inputs at 3 layers, k up to 7" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words, code, message", [

@@ -403,7 +403,7 @@ async function render({ model, el }) {
       const before = new Set(vote(i, l - 1).near);
       parts.push(` ${Array.from(now.near).filter((slot) => before.has(slot)).length} of the ${k} are also among the ${k} nearest at ${titleOf(l - 1)}.`);
     }
-    if (p.pictures.rank < k) parts.push(` The page has room for pictures of the first ${p.pictures.rank} examples of every ${input}, and of some more.`);
+    if (p.pictures.rank < k) parts.push(` The page has room for pictures of the first ${count(p.pictures.rank, "example")} of every ${input}, and of some more.`);
     listSaid.textContent = parts.join("");
   }
 

@@ -45,9 +45,10 @@ def parser(prog: str = "ebe") -> argparse.ArgumentParser:
             ("images", 200, int, "test images on the page"),
             ("layer", "", _layer, "layer that the page begins with; empty takes 14, or one in the middle"),
             ("k", 10, int, "examples per explanation that the page begins with"),
+            ("k_max", 0, int, "largest k on the page; 0 takes that of the sweep"),
             ("projection", "pca", str, f"of the maps: {', '.join(PROJECTIONS)}"),
             ("output", "", str, f"file to write; empty takes {PAGE} in the run's folder")):
-        explore.add_argument(f"--{option}", default=default, type=kind, metavar=option.upper(),
+        explore.add_argument(f"--{option.replace('_', '-')}", default=default, type=kind, metavar=option.upper(),
                              help=f"{text} (default: {default!r})")
     return main
 
@@ -127,9 +128,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if options.command == "explore":
         given = {name: value for name, value in vars(options).items() if name not in ("command", "name")}
-        layer = given.pop("layer")
-        return reported(lambda: print(explore_run(Run.open(options.name), layer=None if layer == "" else layer,
-                                                  **given)))
+        given |= {"layer": None if options.layer == "" else options.layer, "k_max": options.k_max or None}
+        return reported(lambda: print(explore_run(Run.open(options.name), **given)))
     if lacking := missing():
         print(f"error: notebooks cannot be run without {', '.join(lacking)}; install them with\n"
               "  pip install 'ebe-utils[notebooks]'", file=sys.stderr)
