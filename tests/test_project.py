@@ -163,7 +163,7 @@ PYPROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
 MODULES = sorted((CHECKOUT / "ebe_utils").rglob("*.py"))
 NAMES = {"PIL": "pillow", "sklearn": "scikit-learn", "faiss": "faiss-cpu", "jinja2": "nbconvert",
          "nbformat": "nbconvert", "nbclient": "nbconvert", "IPython": "ipywidgets",
-         "dask": "distributed"}  # packages of modules, or what brings them along
+         "dask": "distributed", "traitlets": "anywidget"}  # packages of modules, or what brings them along
 
 
 def packages(lines):
@@ -205,8 +205,8 @@ def test_every_import_is_declared():
 def test_every_dependency_is_used():
     used = set().union(*(imported(path)[1] for path in MODULES))
     tools = {"sphinx", "myst-nb", "sphinx-book-theme", "sphinx-mathjax-offline", "hypothesis", "transformers",
-             "jupyterlab", "nbval", "pytest", "ruff", "mypy", "import-linter", "check-jsonschema", "pyyaml",
-             "distributed"}
+             "jupyterlab", "playwright", "nbval", "pytest", "ruff", "mypy", "import-linter", "check-jsonschema",
+             "pyyaml", "distributed"}
     extras = PYPROJECT["project"]["optional-dependencies"].values()
     assert packages([*PYPROJECT["project"]["dependencies"], *(line for lines in extras for line in lines)]) <= (
         used | tools)

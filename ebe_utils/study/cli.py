@@ -1,6 +1,7 @@
 """Command line: `ebe run --dataset mnist --profile paper --seed 1`, or `python -m ebe_utils run ...`.
 
-As make passes them on, `DATASET=mnist` means `--dataset mnist`.
+`ebe explore RUN` writes the page on which one explores a run's neighbours. As make passes them on, `DATASET=mnist`
+means `--dataset mnist`.
 """
 
 import argparse
@@ -14,8 +15,11 @@ from typing import Any
 
 from ..checks import did_you_mean
 from ..data import DataError
+from ..explorer_maps import PROJECTIONS
+from .exploring import PAGE, explore_run
 from .notebooks import EXPERIMENT, run_notebooks, summary
 from .parameters import Parameters
+from .run import Run
 from .step import RunError
 
 # Modules of the extra "notebooks" without which no notebook runs.
@@ -33,7 +37,24 @@ def parser(prog: str = "ebe") -> argparse.ArgumentParser:
         run.add_argument(f"--{field.name.replace('_', '-')}", dest=field.name, default=field.default,
                          type=_reader(field), metavar=field.name.upper(),
                          help=f"{field.metadata['help'].replace('%', '%%')} (default: {field.default!r})")
+    explore = commands.add_parser("explore", help="write a page on which one explores the neighbours of a run",
+                                  allow_abbrev=False)
+    explore.add_argument("name", metavar="RUN", help="name of the run's folder, which needs a finished sweep")
+    for option, default, kind, text in (
+            ("sweep", "", str, "step of the run that holds the neighbours; empty takes the run's own"),
+            ("images", 200, int, "test images on the page"),
+            ("layer", "", _layer, "layer that the page begins with; empty takes 14, or one in the middle"),
+            ("k", 10, int, "examples per explanation that the page begins with"),
+            ("k_max", 0, int, "largest k on the page; 0 takes that of the sweep"),
+            ("projection", "pca", str, f"of the maps: {', '.join(PROJECTIONS)}"),
+            ("output", "", str, f"file to write; empty takes {PAGE} in the run's folder")):
+        explore.add_argument(f"--{option.replace('_', '-')}", default=default, type=kind, metavar=option.upper(),
+                             help=f"{text} (default: {default!r})")
     return main
+
+
+def _layer(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def _reader(field: Field) -> Callable[[str], Any]:
@@ -74,7 +95,7 @@ def read(argv: Sequence[str] | None, main: argparse.ArgumentParser) -> tuple[arg
     options, unknown = main.parse_known_args(words(argv))
     if not unknown:
         return options, None
-    known = [f"--{f.name.replace('_', '-')}" for f in fields(Parameters)]
+    known = [f"--{name.replace('_', '-')}" for name in vars(options) if name not in ("command", "name")]
     word = unknown[0].split("=")[0]
     return options, (f"error: there is no option {word!r}.{did_you_mean(word, known)} "
                      f"`{main.prog} {options.command} --help` lists them all.")
@@ -105,6 +126,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if wrong:
         print(wrong, file=sys.stderr)
         return 2
+    if options.command == "explore":
+        given = {name: value for name, value in vars(options).items() if name not in ("command", "name")}
+        given |= {"layer": None if options.layer == "" else options.layer, "k_max": options.k_max or None}
+        return reported(lambda: print(explore_run(Run.open(options.name), **given)))
     if lacking := missing():
         print(f"error: notebooks cannot be run without {', '.join(lacking)}; install them with\n"
               "  pip install 'ebe-utils[notebooks]'", file=sys.stderr)
