@@ -1,0 +1,40 @@
+"""The judges' scores: with intervals as they are committed, and as docs/results.md shows them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ..statistics import mean_interval
+
+SAME_CLASS = "same classes as "  # of a method whose examples are exchanged for others with the same labels
+MEASURES = {"class detection": "class", "subclass detection": "subclass", "mislabelling detection": "mislabelled",
+            "shortcut detection": "shortcut", "model randomisation": "randomised (lower is better)",
+            "top-k cardinality": "cardinality", "LDS": "LDS", "selection relevance": "relevance"}
+
+
+def summary(values: Mapping[tuple[str, str], Sequence[np.ndarray]]) -> pd.DataFrame:
+    """Tidy DataFrame: measure, method, score, low, high, images, networks.
+
+    values: {(measure, method): for each network a value of every image, (n,), or one value of all}. score: the mean of
+    all; low, high: its 95 % interval over the images of these networks, or, where each network has one value only, the
+    smallest and the largest.
+    """
+    rows = []
+    for (measure, method), parts in values.items():
+        every = np.concatenate([np.asarray(part, float) for part in parts])
+        every = every[~np.isnan(every)]
+        one_each = all(len(part) == 1 for part in parts)
+        low, high = (every.min(), every.max()) if one_each else mean_interval(every)
+        rows.append((measure, method, every.mean(), low, high, len(every), len(parts)))
+    return pd.DataFrame(rows, columns=["measure", "method", "score", "low", "high", "images", "networks"])
+
+
+def judges_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """A row for each method, a column for each measure: "score (low to high)", and "–" where it was not measured."""
+    found = scores[scores["measure"].isin(MEASURES)]
+    cells = found.assign(cell=[f"{s:.2f} ({low:.2f} to {high:.2f})" for s, low, high in
+                               zip(found["score"], found["low"], found["high"], strict=True)])
+    table = cells.pivot(index="method", columns="measure", values="cell")
+    table = table.reindex(index=found["method"].unique(), columns=[m for m in MEASURES if m in table]).fillna("–")
+    return table.rename(columns=MEASURES).reset_index().rename_axis(columns=None)
