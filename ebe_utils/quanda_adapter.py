@@ -16,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from .explainer import EBEClassifier
-from .label_errors import leave_one_out
+from .votes import one_hot
 
 TIE = 1e-3  # difference between the first and the last factor of `ranked_weights`
 
@@ -69,32 +69,42 @@ class EBEExplainer:
 
         test_data: (n, ...), as the network takes it; targets: (n,) classes, which only `signed` looks at.
         """
-        found = self.classifier.explain_batch(test_data)
-        weights, n = ranked_weights(found.weights), len(found)
+        labels = self.classifier.labels_
+        indices, weights = _nearest_first(self.classifier.attributions(test_data))
+        weights, n = ranked_weights(weights), len(weights)
         if self.signed:
             if targets is None:
                 raise ValueError("signed attributions need targets: the class that is asked about, for each input.")
             wanted = np.asarray(targets.cpu() if isinstance(targets, torch.Tensor) else targets).reshape(n, 1)
-            weights = np.where(self.classifier.labels_[found.indices] == wanted, weights, -weights)
-        scores = torch.zeros(n, len(self.classifier.labels_))
-        return scores.scatter_(1, torch.from_numpy(found.indices), torch.from_numpy(weights).float())
+            weights = np.where(labels[indices] == wanted, weights, -weights)
+        return torch.zeros(n, len(labels)).scatter_add_(1, torch.from_numpy(indices), torch.from_numpy(weights).float())
 
     def self_influence(self, batch_size: int = 32) -> torch.Tensor:
         """(n_train,): how suspicious the label of each training example is, from 0 to 1, for quanda's mislabelling
         metric: what share of the votes of the k nearest *other* training examples is for another class.
 
-        An example's own weight, which quanda would take, is the same for all. batch_size: not used.
+        An example's own weight, which quanda would take, is the same for all. 0.5 where all the weight is its own, as
+        NNK gives it. batch_size: not used.
         """
         ebe, labels = self.classifier, self.classifier.labels_
         more = copy.copy(ebe)
         more.k = ebe.k + 1  # one of them is the example itself
         more.candidates = max(ebe.candidates, more.k)
-        found = more.explain_batch(self.train_dataset)
-        others = leave_one_out(found.indices)
-        weights = leave_one_out(found.indices, values=found.weights)
-        against = (weights * (labels[others] != labels[:, None])).sum(1)
-        total = weights.sum(1)
-        return torch.from_numpy(np.divide(against, total, out=np.full(len(labels), 0.5), where=total > 0)).float()
+        weights = more.attributions(self.train_dataset)
+        own, everyone = weights.diagonal(), weights.sum(1)
+        same = (weights @ one_hot(labels, len(ebe.classes_)))[np.arange(len(labels)), labels] - own
+        others = everyone - own
+        trusted = np.divide(same, others, out=np.full(len(labels), 0.5), where=others > 1e-9)
+        return torch.from_numpy(1 - trusted).float().clamp(0, 1)
+
+
+def _nearest_first(attributions):
+    """(indices, weights), each (n, most examples of a row), of a CSR with the nearest first; 0 at a row's end."""
+    count = np.diff(attributions.indptr)
+    inside = np.arange(count.max()) < count[:, None]
+    indices, weights = np.zeros(inside.shape, np.int64), np.zeros(inside.shape)
+    indices[inside], weights[inside] = attributions.indices, attributions.data
+    return indices, weights
 
 
 def _load(model, file):

@@ -35,7 +35,7 @@ def taught(digits):
     return net, train_set, test_set
 
 
-# --- the changed image ------------------------------------------------------------------------------------------------
+# --- the changed image -----------------------------------------------------------------------------------------------
 
 
 def test_changed_images_by_hand():
@@ -137,7 +137,7 @@ def test_on_a_network_other_answers_cost_more(taught):
                     ].mean(0), p) for row, p in zip(near, proba, strict=True)]), abs=1e-3)
 
 
-# --- networks trained on other examples --------------------------------------------------------------------------------
+# --- networks trained on other examples -------------------------------------------------------------------------------
 
 
 def test_the_exact_attributions_of_a_linear_model_score_one_and_wrong_ones_do_not():
@@ -176,7 +176,7 @@ def test_subsets_and_margins():
         linear_datamodeling_score(np.ones((4, 10)), subsets, np.ones((4, 300)))
 
 
-# --- few examples as a set ---------------------------------------------------------------------------------------------
+# --- few examples as a set --------------------------------------------------------------------------------------------
 
 
 def test_relevance_is_that_of_autograd_and_least_squares():

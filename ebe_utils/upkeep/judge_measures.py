@@ -11,17 +11,19 @@ import numpy as np
 import torch
 from scipy.stats import rankdata
 
+from ..circularity import CHANGES, change_alignment, changed_images, exchanged_answers, sign_agreement
 from ..data import ImageSet, scale
 from ..datamodels import answer_margins, linear_datamodeling_score, random_subsets
 from ..embeddings import embed
+from ..explainer import EBEClassifier
 from ..forward import softmax
 from ..label_errors import flip_labels
 from ..metrics import plant_shortcut
 from ..model import predict_logits
+from ..network_examples import nearest_answers
 from ..selection_relevance import same_class_examples, selection_relevance
-from ..training import train
 from .judge_tables import SAME_CLASS
-from .judged import Judged, K, scores_of, small_network, trained_resnet
+from .judged import Judged, K, ebe_settings, scores_of, trained_network
 
 WRONG = 0.1  # share of labels made wrong
 MARKED = 0.5  # share of class 0 that carries the shortcut
@@ -33,7 +35,7 @@ def plain(options: argparse.Namespace, seed: int, folder: Path) -> Iterator[tupl
     from quanda.metrics.heuristics import ModelRandomizationMetric, TopKCardinalityMetric
 
     train_set, test_set = options.load(seed)
-    judged = Judged(trained_resnet(train_set, options, seed), train_set, 14, options, folder)
+    judged = Judged(trained_network(train_set, options, seed), train_set, options, folder)
     images = scale(test_set.images)
     logits, train_logits = (predict_logits(judged.model, part.images) for part in (test_set, train_set))
     targets = torch.from_numpy(logits.argmax(1))
@@ -67,7 +69,7 @@ def subclass(options: argparse.Namespace, seed: int, folder: Path) -> Iterator[t
 
     train_set, test_set = options.load(seed)
     merged = ImageSet(train_set.images, train_set.labels % 2, ("even", "odd"), train_set.name)
-    judged = Judged(trained_resnet(merged, options, seed), merged, 14, options, folder)
+    judged = Judged(trained_network(merged, options, seed), merged, options, folder)
     targets = torch.from_numpy(predict_logits(judged.model, test_set.images).argmax(1))
     for name, explainer in judged.made():
         metric = SubclassDetectionMetric(judged.model, judged.data, torch.from_numpy(train_set.labels))
@@ -86,9 +88,10 @@ def mislabelled(options: argparse.Namespace, seed: int, folder: Path) -> Iterato
     train_set = options.load(seed)[0]
     labels, flipped = flip_labels(train_set.labels, WRONG, len(train_set.classes), seed)
     wrong = ImageSet(train_set.images, labels, train_set.classes, train_set.name)
-    judged = Judged(trained_resnet(wrong, options, seed), wrong, 14, options, folder)
+    judged = Judged(trained_network(wrong, options, seed), wrong, options, folder)
     for name, explainer in judged.made():
-        ranks = rankdata(explainer.self_influence(batch_size=250).detach().numpy().round(6), "dense")
+        own = explainer.self_influence(batch_size=250).detach().double().numpy()
+        ranks = rankdata((own / np.abs(own).max()).round(6), "dense")
         metric = MislabelingDetectionMetric(judged.model, judged.data, np.flatnonzero(flipped).tolist(),
                                             precomputed_self_influence=torch.from_numpy(ranks).double())
         found = metric.compute()
@@ -110,7 +113,7 @@ def shortcut(options: argparse.Namespace, seed: int, folder: Path) -> Iterator[t
     images = train_set.images.clone()
     images[marked] = plant_shortcut(images[marked])
     shown = ImageSet(images, train_set.labels, train_set.classes, train_set.name)
-    judged = Judged(trained_resnet(shown, options, seed), shown, 14, options, folder)
+    judged = Judged(trained_network(shown, options, seed), shown, options, folder)
     queries = plant_shortcut(test_set.images)
     fooled = (predict_logits(judged.model, queries).argmax(1) == 0) & (test_set.labels != 0)
     yield "images that the shortcut fools", "", fooled[test_set.labels != 0].astype(float)
@@ -132,16 +135,12 @@ def datamodels(options: argparse.Namespace, seed: int, folder: Path) -> Iterator
     train_set, test_set = (part.subset(np.arange(min(len(part), most)))
                            for part, most in ((train_set, options.small), (test_set, 200)))
 
-    def small(part):
-        return train(small_network(train_set, seed), part, epochs=options.small_epochs, batch_size=50, seed=seed,
-                     progress=False)
-
-    model = small(train_set)
+    model = trained_network(train_set, options, seed, small=True)
     targets = predict_logits(model, test_set.images).argmax(1)
     subsets = random_subsets(len(train_set), options.subsets, 0.5, seed)
-    logits = np.stack([predict_logits(small(train_set.subset(np.flatnonzero(part))), test_set.images)
-                       for part in subsets])
-    judged = Judged(model, train_set, 2, options, folder, small=True)
+    logits = np.stack([predict_logits(trained_network(train_set.subset(part), options, seed, small=True),
+                                      test_set.images) for part in subsets])
+    judged = Judged(model, train_set, options, folder, signed=True)
     images = scale(test_set.images)
     for name, explainer in judged.made():
         scores = scores_of(explainer, images, torch.from_numpy(targets))
@@ -156,5 +155,41 @@ def datamodels(options: argparse.Namespace, seed: int, folder: Path) -> Iterator
         yield "LDS", name, values
 
 
+def circularity(options: argparse.Namespace, seed: int, folder: Path) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Does EBE's vote move as the network does, and would its candidates rebuild another image's answer as well?
+
+    With target="network" the examples of a changed image are chosen by the answer to the unchanged one: the choice has
+    not seen what it is to predict. Beside them random candidates, and those of another image.
+    """
+    train_set, test_set = options.load(seed)
+    model = trained_network(train_set, options, seed)
+    proba, train_proba = (softmax(predict_logits(model, part.images)) for part in (test_set, train_set))
+    rng, votes = np.random.default_rng(seed), np.eye(len(train_set.classes))[train_set.labels]
+
+    def shares(near, target):
+        if target == "network":
+            near = nearest_answers(near, np.zeros(near.shape), train_proba, proba, K)[1]
+        return votes[near[:, :K]].mean(1)
+
+    for name, (layer, target) in ebe_settings(model).items():
+        ebe = EBEClassifier(model, layer, K).fit(train_set)
+        near = ebe.kneighbors(test_set.images, options.candidates)[1]
+        chance = np.stack([rng.permutation(len(train_set))[:options.candidates] for _ in near])
+        turn = np.roll(np.arange(len(near)), 1)
+        for change in CHANGES:
+            images = changed_images(test_set.images, change, seed=seed)
+            after, moved = softmax(predict_logits(model, images)), ebe.kneighbors(images, options.candidates)[1]
+            for who, old, new in ((name, near, moved), (f"another's, {name}", near[turn], moved[turn])):
+                given = shares(old, target), shares(new, target), proba, after
+                yield f"moves with the network, {change}", who, change_alignment(*given)
+                yield f"same sign, {change}", who, sign_agreement(*given)
+        if target == "network":
+            for who, at in ((name, near), (f"random, {name}", chance)):
+                own, other = exchanged_answers(at, train_proba, proba, "nearest", K, seed)
+                yield "distance from its own answer", who, own
+                yield "distance from another's answer", who, other
+
+
 MEASURES: dict[str, Callable[..., Iterator]] = {
-    "plain": plain, "subclass": subclass, "mislabelled": mislabelled, "shortcut": shortcut, "datamodels": datamodels}
+    "plain": plain, "subclass": subclass, "mislabelled": mislabelled, "shortcut": shortcut, "datamodels": datamodels,
+    "circularity": circularity}

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
+from torchvision.models import ResNet
 
 from ..data import ImageSet, scale
 from ..embeddings import embed
-from ..layers import layer_name
+from ..layers import conv_layers, layer_name
 from ..model import resnet18_for
 from ..quanda_adapter import EBEExplainer
 from ..training import train
@@ -23,11 +24,23 @@ TRAK_OPTIONS = {"proj_dim": 512, "batch_size": 250, "lambda_reg": 1e-3}
 Named = dict[str, tuple[type, dict[str, Any]]]
 
 
-def explainers(model: nn.Module, layer: int, candidates: int, folder: Path, small: bool = False) -> Named:
-    """{method: (class, arguments)} of all that are judged; layer: the one that EBE and Captum explain by.
+def middle_layer(model: nn.Module) -> int:
+    """Layer 14 of a ResNet18, the last convolution of the small network."""
+    return 14 if isinstance(model, ResNet) else max(conv_layers(model))
 
-    Both networks name their pooled features avgpool and their last layer fc. small: the network is small enough for
-    gradients of all its layers, and it is asked about classes, where EBE counts votes against them, too (signed).
+
+def ebe_settings(model: nn.Module) -> dict[str, tuple[int | str, str]]:
+    """{method: (layer, target)} of EBE."""
+    layer = middle_layer(model)
+    return {f"EBE, layer {layer}": (layer, "labels"), f"EBE, layer {layer}, the network's answer": (layer, "network"),
+            "EBE, pooled features": ("avgpool", "labels"), "EBE, logits": ("fc", "labels")}
+
+
+def explainers(model: nn.Module, candidates: int, folder: Path, signed: bool = False) -> Named:
+    """{method: (class, arguments)} of all that are judged.
+
+    Both networks name their pooled features avgpool and their last layer fc. Of the small one, TRAK can hold
+    the gradients of all layers. signed: EBE's attributions to a class once more, counting the votes against it.
     """
     from quanda.explainers import RandomExplainer
     from quanda.explainers.wrappers import TRAK, CaptumSimilarity, CaptumTracInCPFast, RepresenterPoints
@@ -35,22 +48,21 @@ def explainers(model: nn.Module, layer: int, candidates: int, folder: Path, smal
     def cached(name):
         return {"model_id": name, "cache_dir": str(folder / name), "load_from_disk": False}
 
-    head = f"layer {layer}"
-    ebe = {f"EBE, {head}": {"layer": layer}, f"EBE, {head}, the network's answer": {
-        "layer": layer, "target": "network", "candidates": candidates},
-        "EBE, pooled features": {"layer": "avgpool"}, "EBE, logits": {"layer": "fc"}}
-    if small:
+    small, layer = not isinstance(model, ResNet), middle_layer(model)
+    ebe: dict[str, dict[str, Any]] = {name: {"layer": at, "target": target, "candidates": candidates}
+                                      for name, (at, target) in ebe_settings(model).items()}
+    if signed:
         ebe |= {f"{name}, signed": options | {"signed": True} for name, options in ebe.items()}
     found: Named = {name: (EBEExplainer, {"k": K} | options) for name, options in ebe.items()}
     return found | {
-        f"Captum similarity, {head}": (CaptumSimilarity, cached("similarity") | {
+        f"Captum similarity, layer {layer}": (CaptumSimilarity, cached("similarity") | {
             "layers": layer_name(model, layer), "batch_size": 250}),
         "TracIn, last layer": (CaptumTracInCPFast, {"final_fc_layer": "fc", "batch_size": 250}),
         "representer points": (RepresenterPoints, cached("representer") | {
-            "features_layer": "avgpool", "classifier_layer": "fc", "epoch": 300, "show_progress": False,
+            "features_layer": "avgpool", "classifier_layer": "fc", "epoch": 100, "show_progress": False,
             "batch_size": 250, "features_postprocess": _flat}),
         "TRAK, last layer": (LastLayerTRAK, cached("trak") | TRAK_OPTIONS),
-        **({"TRAK, all layers": (TRAK, cached("whole") | TRAK_OPTIONS)} if small else {}),
+        **({"TRAK, all layers": (TRAK, cached("whole") | TRAK_OPTIONS)} if small and signed else {}),
         "random": (RandomExplainer, {"seed": 27})}
 
 
@@ -84,8 +96,8 @@ class LastLayerTRAK:
 class Judged:
     """A trained network, the images as quanda takes them, and the methods that explain it."""
 
-    def __init__(self, model: nn.Module, train_set: ImageSet, layer: int, options: argparse.Namespace, folder: Path,
-                 small: bool = False):
+    def __init__(self, model: nn.Module, train_set: ImageSet, options: argparse.Namespace, folder: Path,
+                 signed: bool = False):
         # Captum's cosine refuses channels-last maps, and gradients need parameters that are not frozen.
         self.model = model.to(memory_format=torch.contiguous_format).requires_grad_(True).eval()
         self.images, self.labels = scale(train_set.images), torch.from_numpy(train_set.labels)
@@ -93,7 +105,7 @@ class Judged:
         self.file = folder / "network.pt"
         folder.mkdir(parents=True)
         torch.save(model.state_dict(), self.file)
-        self.methods = explainers(model, layer, options.candidates, folder, small)
+        self.methods = explainers(model, options.candidates, folder, signed)
         self.folder = folder
 
     def made(self) -> Iterator[tuple[str, Any]]:
@@ -109,7 +121,12 @@ def scores_of(explainer, images, targets, batch=100):
     return torch.cat(parts)
 
 
-def trained_resnet(train_set, options, seed):
+def trained_network(train_set: ImageSet, options: argparse.Namespace, seed: int, small: bool | None = None
+                    ) -> nn.Module:
+    """A ResNet18 or the small network, trained; by default the one that the options name."""
+    if options.network == "small" if small is None else small:
+        return train(small_network(train_set, seed), train_set, epochs=options.small_epochs, batch_size=50, seed=seed,
+                     progress=False)
     return train(resnet18_for(train_set, seed=seed), train_set, epochs=options.epochs, batch_size=100,
                  schedule="linear", seed=seed, progress=False)
 
