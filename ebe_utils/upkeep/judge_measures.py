@@ -40,7 +40,8 @@ def plain(options: argparse.Namespace, seed: int, folder: Path) -> Iterator[tupl
     logits, train_logits = (predict_logits(judged.model, part.images) for part in (test_set, train_set))
     targets = torch.from_numpy(logits.argmax(1))
     yield "accuracy of the network", "", (logits.argmax(1) == test_set.labels).astype(float)
-    features, train_features = (embed(judged.model, part.images, "avgpool") for part in (test_set, train_set))
+    features, train_features = (np.asarray(embed(judged.model, part.images, "avgpool"))
+                                for part in (test_set, train_set))
     few = slice(0, options.randomised)
     for name, explainer in judged.made():
         scores = scores_of(explainer, images, targets)

@@ -125,8 +125,8 @@ def trained_network(train_set: ImageSet, options: argparse.Namespace, seed: int,
                     ) -> nn.Module:
     """A ResNet18 or the small network, trained; by default the one that the options name."""
     if options.network == "small" if small is None else small:
-        return train(small_network(train_set, seed), train_set, epochs=options.small_epochs, batch_size=50, seed=seed,
-                     progress=False)
+        return train(small_network(train_set, seed), train_set, epochs=options.small_epochs, batch_size=50,
+                     learning_rate=0.01, schedule="linear", seed=seed, progress=False)
     return train(resnet18_for(train_set, seed=seed), train_set, epochs=options.epochs, batch_size=100,
                  schedule="linear", seed=seed, progress=False)
 
