@@ -9,8 +9,9 @@ import pytest
 
 from ebe_utils.statistics import mean_interval
 from ebe_utils.upkeep import judges
-from ebe_utils.upkeep.judge_tables import circularity_table, judges_table, selection_table, summary
+from ebe_utils.upkeep.judge_tables import SAME_CLASS, circularity_table, judges_table, selection_table, summary
 from ebe_utils.upkeep.judged import ebe_settings, small_network
+from ebe_utils.upkeep.publishing import CHECKOUT
 
 
 def test_summary_by_hand():
@@ -70,6 +71,39 @@ def test_what_is_missing_is_named(monkeypatch):
 def test_settings_of_both_networks(trained, small):
     assert [layer for layer, _ in ebe_settings(trained).values()] == [14, 14, "avgpool", "fc"]
     assert [layer for layer, _ in ebe_settings(small_network(small[0], 0)).values()] == [2, 2, "avgpool", "fc"]
+
+
+def _measured():
+    """Words that docs/results.md must contain, from the committed scores."""
+    found = pd.read_csv(CHECKOUT / "data" / "reference" / "judges" / "fashion_mnist" / "scores.csv",
+                        keep_default_na=False).set_index(["measure", "method"])["score"]
+    layer, answer, tracin, points = ("EBE, layer 2", "EBE, layer 2, the network's answer", "TracIn, last layer",
+                                     "representer points")
+
+    def at(measure, method):
+        return f"{found[measure, method]:.2f}"
+
+    subclass, relevance, lds, moves = ("subclass detection", "selection relevance", "LDS", "moves with the network")
+    yield f"{at(subclass, layer)} at layer 2 against {at(subclass, tracin)} for TracIn"
+    yield f"{at('class detection', answer)} for the network's answer against {at('class detection', tracin)} for TracIn"
+    yield f"{at(lds, layer + ', signed')} at layer 2, {at(lds, tracin)} for TracIn"
+    yield f"The LDS of the attributions as they are, {at(lds, layer)}"
+    yield f"{at(relevance, layer)} against {at(relevance, SAME_CLASS + layer)} at layer 2"
+    yield f"cosine {at(f'{moves}, noise', layer)} under noise and {at(f'{moves}, shift', layer)} under a shift"
+    yield f"For the network's answer it is {at(f'{moves}, noise', answer)} and {at(f'{moves}, shift', answer)}"
+    # What the sentences say is larger, is.
+    assert found[subclass, layer] > found[subclass, "EBE, logits"] > found[subclass, "random"]
+    assert found["class detection", tracin] > found["class detection", answer] > found["class detection", layer]
+    assert min(found[lds, tracin], found[lds, layer + ", signed"]) > found[lds, layer] > found[lds, "random"]
+    for method, more in ((layer, True), (answer, True), (tracin, False), (points, False)):
+        assert (found[relevance, method] > found[relevance, SAME_CLASS + method]) == more
+    assert found[f"{moves}, noise", layer] > found[f"{moves}, noise", answer]
+
+
+def test_sentences_state_what_the_scores_hold():
+    page = " ".join((CHECKOUT / "docs" / "results.md").read_text(encoding="utf-8").split())
+    for words in _measured():
+        assert words in page, words
 
 
 def test_a_few_digits_are_judged(tmp_path, capsys):

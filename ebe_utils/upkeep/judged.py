@@ -114,7 +114,7 @@ class Judged:
             yield name, kind(self.model, train_dataset=self.data, checkpoints=[str(self.file)], **options)
 
 
-def scores_of(explainer, images, targets, batch=100):
+def scores_of(explainer: Any, images: torch.Tensor, targets: torch.Tensor, batch: int = 100) -> torch.Tensor:
     """(n, n_train) float32, in batches."""
     parts = [explainer.explain(images[at:at + batch], targets[at:at + batch]).detach().float()
              for at in range(0, len(images), batch)]
@@ -131,7 +131,7 @@ def trained_network(train_set: ImageSet, options: argparse.Namespace, seed: int,
                  schedule="linear", seed=seed, progress=False)
 
 
-def small_network(train_set, seed):
+def small_network(train_set: ImageSet, seed: int) -> nn.Sequential:
     """Two convolutions, pooled features, a last layer; about 10,000 parameters."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
