@@ -2,6 +2,7 @@
 
 import json
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,8 @@ from ebe_utils.statistics import mean_interval
 from ebe_utils.upkeep import judges
 from ebe_utils.upkeep.judge_tables import SAME_CLASS, circularity_table, judges_table, selection_table, summary
 from ebe_utils.upkeep.judged import ebe_settings, small_network
-from ebe_utils.upkeep.publishing import CHECKOUT
+
+CHECKOUT = Path(__file__).parents[1]
 
 
 def test_summary_by_hand():
