@@ -13,6 +13,7 @@ from ..study import results
 from ..study.figures import accuracy_figure, save_figure, style
 from ..study.run import Run
 from ..study.step import RunError
+from .judge_tables import circularity_table, judges_table, selection_table
 from .publishing import CHECKOUT
 
 REFERENCE = CHECKOUT / "data" / "reference"
@@ -99,6 +100,11 @@ def _tables(root: Path) -> dict[str, pd.DataFrame]:
                                                _reported(runs, "choosing", "optimism.csv"))}
     for file in sorted((Path(root) / "benchmark").glob("*/table.csv")):
         tables[f"benchmark {file.parent.name}"] = benchmark_table(pd.read_csv(file))
+    for file in sorted((Path(root) / "judges").glob("*/scores.csv")):
+        scores = pd.read_csv(file)
+        tables[f"judges {file.parent.name}"] = judges_table(scores)
+        tables[f"selection {file.parent.name}"] = selection_table(scores)
+        tables[f"circularity {file.parent.name}"] = circularity_table(scores)
     return tables
 
 

@@ -1,0 +1,123 @@
+"""The judges' scores as they are kept and shown, and the small network on a few digits where quanda is installed."""
+
+import json
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ebe_utils.statistics import mean_interval
+from ebe_utils.upkeep import judges
+from ebe_utils.upkeep.judge_tables import SAME_CLASS, circularity_table, judges_table, selection_table, summary
+from ebe_utils.upkeep.judged import ebe_settings, small_network
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+def test_summary_by_hand():
+    rng = np.random.default_rng(0)
+    parts = [rng.random(40), rng.random(30)]
+    parts[1][3] = np.nan
+    found = summary({("LDS", "a"): parts, ("top-k cardinality", "a"): [np.array([0.4]), np.array([0.6])],
+                     ("LDS", "nothing"): [np.full(3, np.nan)]}).set_index("measure")
+    every = np.concatenate(parts)
+    every = every[~np.isnan(every)]
+    assert found.loc["LDS", "score"] == pytest.approx(every.mean())
+    assert tuple(found.loc["LDS", ["low", "high"]]) == pytest.approx(mean_interval(every))
+    assert found.loc["LDS", ["images", "networks"]].tolist() == [69, 2]
+    assert found.loc["top-k cardinality", ["score", "low", "high"]].tolist() == pytest.approx([0.5, 0.4, 0.6])
+    assert len(found) == 2
+
+
+def scores(*rows):
+    return pd.DataFrame([(*row, 0.1, 0.9, 5, 1) for row in rows],
+                        columns=["measure", "method", "score", "low", "high", "images", "networks"])
+
+
+def test_tables_by_hand():
+    table = scores(("class detection", "b", 0.25), ("LDS", "a", -0.5), ("class detection", "a", 1),
+                   ("selection relevance", "a", 0.75), ("selection relevance", "same classes as a", 0.5),
+                   ("same sign, noise", "a", 0.7), ("accuracy of the network", "", 0.9))
+    assert judges_table(table).to_dict("list") == {
+        "method": ["b", "a"], "class": ["0.25 (0.10 to 0.90)", "1.00 (0.10 to 0.90)"],
+        "LDS": ["–", "-0.50 (0.10 to 0.90)"]}
+    assert selection_table(table).to_dict("list") == {
+        "method": ["a"], "selection relevance": ["0.75 (0.10 to 0.90)"],
+        "same classes, random": ["0.50 (0.10 to 0.90)"]}
+    assert circularity_table(table).to_dict("list") == {"method": ["a"], "same sign, noise": ["0.70 (0.10 to 0.90)"]}
+
+
+def test_measures_with_the_same_settings_are_kept_together(tmp_path):
+    about = {"train": 10, "seeds": [0, 1], "measures": ["plain"]}
+    judges.keep(tmp_path, scores(("class detection", "a", 0.25)), about | {"seeds": [0]})
+    judges.keep(tmp_path, scores(("class detection", "a", 0.5)), about)
+    judges.keep(tmp_path, scores(("LDS", "a", 0.75)), about | {"measures": ["datamodels"]})
+    found = pd.read_csv(tmp_path / "scores.csv")
+    assert found["measure"].tolist() == ["class detection", "LDS"] and found["score"].tolist() == [0.5, 0.75]
+    assert json.loads((tmp_path / "about.json").read_text()) == about | {"measures": ["plain", "datamodels"]}
+    with pytest.raises(ValueError, match="other settings"):
+        judges.keep(tmp_path, found, about | {"train": 11, "measures": ["shortcut"]})
+
+
+def test_what_is_missing_is_named(monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(judges, "version", missing)
+    with pytest.raises(ImportError, match=r"the judges need quanda.*pip install quanda==0\.5\.0"):
+        judges.versions()
+
+
+def test_settings_of_both_networks(trained, small):
+    assert [layer for layer, _ in ebe_settings(trained).values()] == [14, 14, "avgpool", "fc"]
+    assert [layer for layer, _ in ebe_settings(small_network(small[0], 0)).values()] == [2, 2, "avgpool", "fc"]
+
+
+def _measured():
+    """Words that docs/results.md must contain, from the committed scores."""
+    found = pd.read_csv(CHECKOUT / "data" / "reference" / "judges" / "fashion_mnist" / "scores.csv",
+                        keep_default_na=False).set_index(["measure", "method"])["score"]
+    layer, answer, tracin, points = ("EBE, layer 2", "EBE, layer 2, the network's answer", "TracIn, last layer",
+                                     "representer points")
+
+    def at(measure, method):
+        return f"{found[measure, method]:.2f}"
+
+    subclass, relevance, lds, moves = ("subclass detection", "selection relevance", "LDS", "moves with the network")
+    yield f"{at(subclass, layer)} at layer 2 against {at(subclass, tracin)} for TracIn"
+    yield f"{at('class detection', answer)} for the network's answer against {at('class detection', tracin)} for TracIn"
+    yield f"{at(lds, layer + ', signed')} at layer 2, {at(lds, tracin)} for TracIn"
+    yield f"The LDS of the attributions as they are, {at(lds, layer)}"
+    yield f"{at(relevance, layer)} against {at(relevance, SAME_CLASS + layer)} at layer 2"
+    yield f"cosine {at(f'{moves}, noise', layer)} under noise and {at(f'{moves}, shift', layer)} under a shift"
+    yield f"For the network's answer it is {at(f'{moves}, noise', answer)} and {at(f'{moves}, shift', answer)}"
+    # What the sentences say is larger, is.
+    assert found[subclass, layer] > found[subclass, "EBE, logits"] > found[subclass, "random"]
+    assert found["class detection", tracin] > found["class detection", answer] > found["class detection", layer]
+    assert min(found[lds, tracin], found[lds, layer + ", signed"]) > found[lds, layer] > found[lds, "random"]
+    for method, more in ((layer, True), (answer, True), (tracin, False), (points, False)):
+        assert (found[relevance, method] > found[relevance, SAME_CLASS + method]) == more
+    assert found[f"{moves}, noise", layer] > found[f"{moves}, noise", answer]
+
+
+def test_sentences_state_what_the_scores_hold():
+    page = " ".join((CHECKOUT / "docs" / "results.md").read_text(encoding="utf-8").split())
+    for words in _measured():
+        assert words in page, words
+
+
+def test_a_few_digits_are_judged(tmp_path, capsys):
+    pytest.importorskip("quanda", reason="quanda is not installed; docs/guide.md has its environment")
+    judges.main(["--dataset", "digits", "--train", "300", "--test", "40", "--seeds", "0", "--candidates", "30",
+                 "--randomised", "10", "--subsets", "12", "--small", "200", "--small-epochs", "10", "--save",
+                 str(tmp_path)])
+    found = pd.read_csv(tmp_path / "scores.csv").set_index(["measure", "method"])["score"]
+    assert "class detection" not in capsys.readouterr().out  # in the table it is called class
+    assert json.loads((tmp_path / "about.json").read_text())["seeds"] == [0]
+    assert found["class detection", "EBE, pooled features"] > found["class detection", "random"] + 0.3
+    assert found["mislabelling detection", "EBE, pooled features"] > 0.6
+    own, other = (found[f"distance from {whose} answer", "EBE, layer 2, the network's answer"]
+                  for whose in ("its own", "another's"))
+    assert other > own
