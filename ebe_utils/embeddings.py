@@ -32,9 +32,9 @@ def embed_batches(model: nn.Module, batches: Iterable[Batch], layers: Layers = "
     or dicts, which become keyword arguments. They are moved to `device`, floating-point numbers to the network's dtype.
     layers: "all" (every convolution, by number), or a list of the paper's numbers and module names.
     embeddings: (b, dimension) float32 on `device`: the layer's output, flattened (pooling="none"), averaged over its
-    positions ("avg") or at the first token ("first"), padding left out; see `ebe_utils.pooling` for what is padding, and
-    which axis holds the channels. In a network of another precision they are rounded to float32. logits: (b, classes)
-    float32, see `logits_of`.
+    positions ("avg") or at the first token ("first"), padding left out; see `ebe_utils.pooling` for what is padding,
+    and which axis holds the channels. In a network of another precision they are rounded to float32. logits: (b,
+    classes) float32, see `logits_of`.
     into: {layer: float32 tensor (rows, dimension)} to write the embeddings to, in place of new memory for each batch;
     rows is a multiple of the batch size, or enough for all inputs, and is filled from the top again when it is full.
 

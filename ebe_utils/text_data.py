@@ -18,7 +18,8 @@ from .values import as_labels
 TEXT_SETS = ("docstrings", "trec")
 PER_LIBRARY = 1000  # docstrings of each library, a fifth of them for testing
 TREC_ADDRESS = "https://cogcomp.seas.upenn.edu/Data/QA/QC/"
-_TREC = {"train_5500.label": "910a3e1fe6a65b45fb3a304f0bdb29b9", "TREC_10.label": "323a3554401d86e650717e2d2f942589"}  # md5
+_TREC = {"train_5500.label": "910a3e1fe6a65b45fb3a304f0bdb29b9",  # md5
+         "TREC_10.label": "323a3554401d86e650717e2d2f942589"}
 TREC_CLASSES = {"ABBR": "abbreviation", "DESC": "description", "ENTY": "entity", "HUM": "human", "LOC": "location",
                 "NUM": "number"}
 
@@ -103,7 +104,8 @@ def _docstrings(seed: int) -> tuple[TextSet, TextSet]:
     of = {library: [one for one in found if one.library == library] for library in LIBRARIES}
     n = min(PER_LIBRARY, *map(len, of.values()))
     fine = tuple(sorted({one.package for one in found}))
-    rng, parts = np.random.default_rng(seed), ([], [])
+    rng = np.random.default_rng(seed)
+    parts: tuple[list, list] = ([], [])
     for library in LIBRARIES:
         chosen = [of[library][i] for i in rng.permutation(len(of[library]))[:n]]
         for part, some in zip(parts, (chosen[n // 5:], chosen[:n // 5]), strict=True):
@@ -123,13 +125,13 @@ def _trec(root: Path) -> tuple[TextSet, TextSet]:
                 download_url(TREC_ADDRESS + file, folder, file, md5)
             except (OSError, RuntimeError) as error:
                 raise DataError(
-                    f"trec is not on this machine and could not be downloaded ({error}). Put {' and '.join(_TREC)} from "
-                    f"{TREC_ADDRESS} into {folder} (or set EBE_DATA_DIR to the folder that has TREC). The data set "
-                    "'docstrings' needs no download.") from None
+                    f"trec is not on this machine and could not be downloaded ({error}). Put {' and '.join(_TREC)} "
+                    f"from {TREC_ADDRESS} into {folder} (or set EBE_DATA_DIR to the folder that has TREC). The data "
+                    "set 'docstrings' needs no download.") from None
         raw = (folder / file).read_bytes()
         if (found := hashlib.md5(raw).hexdigest()) != md5:
-            raise DataError(f"{folder / file} is damaged or incomplete (md5 {found}, expected {md5}). Delete it and run "
-                            "again to download it anew, or put the official file there.")
+            raise DataError(f"{folder / file} is damaged or incomplete (md5 {found}, expected {md5}). Delete it and "
+                            "run again to download it anew, or put the official file there.")
         lines.append([line.split(" ", 1) for line in raw.decode("latin-1").splitlines()])
     fine = tuple(sorted({label for label, _ in lines[0]}))
     codes = [*TREC_CLASSES]

@@ -32,8 +32,8 @@ class WordMatch:
     words: of the text and of the example, pieces that join to the whole text, but for the first, the tokenizer's own
     first token. pairs: (words of the text, words of the example), sums to `cosine`. cosines: two arrays, what each word
     of the text, and of the example, adds to the cosine; leads: what each adds to the cosine's lead over other texts, or
-    the cosines if there were none; their sums are `lead`, one for each side. Words that the network did not read, at the
-    end of a long text, add 0.
+    the cosines if there were none; their sums are `lead`, one for each side. Words at the end of a long text, which the
+    network did not read, add 0.
     """
 
     words: tuple[list[str], list[str]]
@@ -53,12 +53,13 @@ class WordMatch:
 
 
 def word_match(model: nn.Module, tokenizer: Tokenizer, text: str, example: str, layer: int | str, length: int,
-               pooling: str = "avg", others: np.ndarray | None = None, device: str | torch.device = "auto") -> WordMatch:
+               pooling: str = "avg", others: np.ndarray | None = None, device: str | torch.device = "auto",
+               ) -> WordMatch:
     """The `WordMatch` of two texts at a layer with outputs (n, tokens, channels).
 
-    length: tokens that the network reads, see `encode_texts`. pooling: "avg", or "first", where all of the cosine is the
-    first token's. others: embeddings (n, channels) of other texts at that layer with that pooling, whose mean cosine is
-    taken off, so that what any text has is left.
+    length: tokens that the network reads, see `encode_texts`. pooling: "avg", or "first", where all of the cosine is
+    the first token's. others: embeddings (n, channels) of other texts at that layer with that pooling, whose mean
+    cosine is taken off, so that what any text has is left.
     """
     one_of("pooling", pooling, READS)
     tokens = encode_texts(tokenizer, [text, example], length)
@@ -73,7 +74,7 @@ def word_match(model: nn.Module, tokenizer: Tokenizer, text: str, example: str, 
         sides.append(out[:kept].T[:, None].astype(float))  # (channels, 1, tokens)
     f, g = sides
     pairs = pair_contributions(f, g)[0, :, 0]  # (tokens, tokens)
-    cosines = [side[0] for side in contributions(f, g, pooling="avg")]
+    cosines = [side[0] for side in contributions(f, g, pooling="avg")]  # two of (tokens,)
     leads = cosines
     if others is not None:
         center = _unit(np.asarray(others, float)).mean(0)
@@ -81,10 +82,12 @@ def word_match(model: nn.Module, tokenizer: Tokenizer, text: str, example: str, 
                  for mine, side in zip(cosines, sides, strict=True)]
     whole = np.zeros((len(words[0]), len(words[1])))
     np.add.at(whole, (at[0][:, None], at[1][None]), pairs)
-    by_word = [tuple(np.bincount(owners, values, len(pieces)) for owners, values, pieces in zip(at, found, words,
-                                                                                             strict=True))
-               for found in (cosines, leads)]
-    return WordMatch((words[0], words[1]), whole, by_word[0], by_word[1])
+
+
+    def by_word(values):
+        return tuple(np.bincount(at[i], values[i], len(words[i])) for i in (0, 1))
+
+    return WordMatch((words[0], words[1]), whole, by_word(cosines), by_word(leads))
 
 
 def _words(tokenizer, text: str, read: int) -> tuple[list[str], np.ndarray]:

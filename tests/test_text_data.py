@@ -60,7 +60,8 @@ def test_first_paragraphs_are_read_masked_and_without_duplicates(packages):
         Docstring("Signals of many kinds, read from files and written to them.", "aaa_lib", "aaa_lib.signal"),
         Docstring("Return a … from …, with a … of the right size, or …, or a sampler.", "aaa_lib", "aaa_lib.signal"),
         # "Resample ..." is in both libraries, and so in neither; of two copies in one library the first is left.
-        Docstring("A wave that travels through the water and comes back from the other side.", "bbb_lib", "bbb_lib.other"),
+        Docstring("A wave that travels through the water and comes back from the other side.", "bbb_lib",
+                  "bbb_lib.other"),
         Docstring("Draw the outline of a polygon on the page, with a line of the given width.", "bbb_lib",
                   "bbb_lib.other")]
 
@@ -76,8 +77,8 @@ def real():
 
 
 def test_real_docstrings_give_nothing_away(real):
-    names = re.compile(r"\b(?:numpy|np|scipy|scikit|sklearn|pandas|matplotlib|pyplot|torch|pytorch|DataFrame|Axes|ndarray"
-                       r"|Tensor)\b")
+    names = re.compile(r"\b(?:numpy|np|scipy|scikit|sklearn|pandas|matplotlib|pyplot|torch|pytorch|DataFrame|Axes"
+                       r"|ndarray|Tensor)\b")
     assert not [one.text for one in real if names.search(one.text)]
     assert {one.library for one in real} == set(LIBRARIES)
     assert all(40 <= len(one.text) <= 400 for one in real)
@@ -104,7 +105,8 @@ def test_the_data_set_is_balanced_disjoint_and_decided_by_the_seed(real, monkeyp
     assert {*few[0].texts} < {*train.texts}
 
 
-TREC = {"train_5500.label": b"DESC:manner How did serfdom develop ?\nNUM:dist How far is it ?\nHUM:ind Who was \xe9mile ?\n",
+TREC = {"train_5500.label": b"DESC:manner How did serfdom develop ?\nNUM:dist How far is it ?\n"
+                            b"HUM:ind Who was \xe9mile ?\n",
         "TREC_10.label": b"NUM:dist How deep is it ?\n"}
 
 
@@ -166,7 +168,8 @@ def test_bad_arguments(given, message, trec):
 
 
 @pytest.mark.parametrize(("texts", "labels", "message"), [
-    (["a", ""], [0, 1], "text 1 is ''"), (["a"], [0, 1], r"labels of shape \(2,\)"), (["a", "b"], [0, 2], "there are 2")])
+    (["a", ""], [0, 1], "text 1 is ''"), (["a"], [0, 1], r"labels of shape \(2,\)"),
+    (["a", "b"], [0, 2], "there are 2")])
 def test_text_sets_are_checked(texts, labels, message):
     with pytest.raises(ValueError, match=message):
         TextSet(texts, labels, ("x", "y"))

@@ -47,7 +47,8 @@ def test_padding_changes_nothing(task, reads):
     np.testing.assert_allclose(predict_logits(model, wider), predict_logits(model, tokens), atol=1e-5)
     for layer in text_layers(model).values():
         for pooling in ("avg", "first"):
-            np.testing.assert_allclose(embed(model, wider, layer, pooling), embed(model, tokens, layer, pooling), atol=1e-5)
+            np.testing.assert_allclose(embed(model, wider, layer, pooling), embed(model, tokens, layer, pooling),
+                                       atol=1e-5)
 
 
 def test_it_learns_what_a_bag_of_words_cannot_know(task):

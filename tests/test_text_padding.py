@@ -10,7 +10,7 @@ from ebe_utils.pooling import real_tokens
 
 
 class Net(nn.Module):
-    """Token embeddings, a layer on each token, and the first token's logits; mask as Hugging Face's networks have it."""
+    """Token embeddings, a layer on each token, and the first token's logits; a mask as Hugging Face's networks take."""
 
     def __init__(self, padding=0, cut=0):
         super().__init__()

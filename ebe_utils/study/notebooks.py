@@ -47,8 +47,8 @@ def run_notebooks(parameters: Parameters, only: str | Iterable[str] = EXPERIMENT
     """Run the notebooks in order with these `Parameters`; each leaves NAME.ipynb and NAME.html in the run's folder.
 
     only: the notebooks to run, see `chosen_notebooks`. Those with data of their own, from 12 on, take of the parameters
-    what `own_parameters` says: seed, device and k, but no image data set. Everything that can be wrong with the parameters and the data is
-    found before the first notebook starts. Returns the `Run`.
+    what `own_parameters` says: seed, device and k, but no image data set. Everything that can be wrong with the
+    parameters and the data is found before the first notebook starts. Returns the `Run`.
     """
     import papermill
     from nbclient.exceptions import DeadKernelError

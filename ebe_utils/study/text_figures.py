@@ -27,10 +27,10 @@ def layers_figure(sweep: pd.DataFrame, baselines: Mapping[str, float], ks: Seque
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharex=True)
     for k, color, marker in zip(ks, sns.color_palette("viridis", len(ks)), MARKERS, strict=False):
         part = shown[shown["k"] == k]
-        axes[0].plot(part["layer"].map(layers.index), 100 * part["accuracy"], color=color, marker=marker, label=f"k = {k}")
-        axes[1].plot(part["layer"].map(layers.index), 100 * part["agreement"], color=color, marker=marker)
-        axes[1].plot(part["layer"].map(layers.index), 100 * part["where wrong"], color=color, marker=marker,
-                     linestyle=":")
+        x, look = part["layer"].map(layers.index), {"color": color, "marker": marker}
+        axes[0].plot(x, 100 * part["accuracy"], label=f"k = {k}", **look)
+        axes[1].plot(x, 100 * part["agreement"], **look)
+        axes[1].plot(x, 100 * part["where wrong"], linestyle=":", **look)
     levels = {"network": shown["network_accuracy"].iloc[0], **baselines}
     for (name, value), dash in zip(levels.items(), ("--", "-.", (0, (1, 3))), strict=False):
         axes[0].axhline(100 * value, color="black", linestyle=dash, linewidth=1.2, label=name)
@@ -44,13 +44,14 @@ def layers_figure(sweep: pd.DataFrame, baselines: Mapping[str, float], ks: Seque
 
 
 def shaded(words: Sequence[str], values: np.ndarray, most: float) -> str:
-    """Words of a `WordMatch`, but for the first token, as HTML: blue for what adds to the similarity, orange against."""
+    """Words of a `WordMatch` without the first token, as HTML: blue for what adds to the similarity, orange against."""
     parts = []
     for word, value in zip(words[1:], values[1:], strict=True):
         strength = min(1.0, abs(value) / most) if most > 0 else 0.0
         color = f"rgba({_CLOSE if value > 0 else _APART},{0.75 * strength:.2f})"
         text = html.escape(word)
-        parts.append(f'<span style="background:{color}" title="{value:+.3f}">{text}</span>' if strength > 0.05 else text)
+        span = f'<span style="background:{color}" title="{value:+.3f}">{text}</span>'
+        parts.append(span if strength > 0.05 else text)
     return "".join(parts)
 
 

@@ -71,7 +71,8 @@ def keep_domain_run(name: str, root: str | Path = REFERENCE) -> Path:
     """
     word = name.split("-")[0]
     folder, target = runs_root() / name, Path(root) / word / name
-    manifests: dict[str, Any] = {step: read_manifest(folder / step / "manifest.json") for step in (f"{word}-train", word)}
+    steps = (f"{word}-train", word)
+    manifests: dict[str, Any] = {step: read_manifest(folder / step / "manifest.json") for step in steps}
     for step, manifest in manifests.items():
         if manifest is None or changed_output(folder / step, manifest):
             raise RunError(f"there is no whole step {step!r} in {folder}; run {notebook_of(word)} with that data set "
