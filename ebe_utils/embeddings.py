@@ -17,7 +17,7 @@ from .data import as_tensor, check_values, scale
 from .forward import LayerError, evaluating, on_device, only_tensor, run_network
 from .inputs import as_inputs
 from .layers import INPUT_OF, layer_name, layer_names
-from .pooling import POOLINGS, pool
+from .pooling import POOLINGS, pool, real_tokens
 
 Layers = str | int | Sequence[str | int]
 Batch = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
@@ -32,8 +32,9 @@ def embed_batches(model: nn.Module, batches: Iterable[Batch], layers: Layers = "
     or dicts, which become keyword arguments. They are moved to `device`, floating-point numbers to the network's dtype.
     layers: "all" (every convolution, by number), or a list of the paper's numbers and module names.
     embeddings: (b, dimension) float32 on `device`: the layer's output, flattened (pooling="none"), averaged over its
-    positions ("avg") or at the first token ("first"); see `ebe_utils.pooling` for which axis holds the channels. In a
-    network of another precision they are rounded to float32. logits: (b, classes) float32, see `logits_of`.
+    positions ("avg") or at the first token ("first"), padding left out; see `ebe_utils.pooling` for what is padding,
+    and which axis holds the channels. In a network of another precision they are rounded to float32. logits: (b,
+    classes) float32, see `logits_of`.
     into: {layer: float32 tensor (rows, dimension)} to write the embeddings to, in place of new memory for each batch;
     rows is a multiple of the batch size, or enough for all inputs, and is filled from the top again when it is full.
 
@@ -47,7 +48,7 @@ def embed_batches(model: nn.Module, batches: Iterable[Batch], layers: Layers = "
     with _capture(model, layer_names(model, layers), pooling, into) as outputs:
         for batch in batches:
             size = batch_length(batch)
-            with outputs.during(start, size), evaluating(model), torch.inference_mode():
+            with outputs.during(start, size, real_tokens(model, batch)), evaluating(model), torch.inference_mode():
                 logits = run_network(model, batch, device).float()
             found = outputs.collect()
             if not torch.isfinite(logits.sum()) and not (finite := torch.isfinite(logits).all(1)).all():
@@ -128,16 +129,19 @@ class _Outputs:
         self.model, self.names, self.pooling, self.into = model, names, pooling, into
         self.found: dict[int | str, list[torch.Tensor]] = {layer: [] for layer in names}
         self.start, self.size, self.thread = 0, 0, None
+        self.real: torch.Tensor | None = None
 
     @contextlib.contextmanager
-    def during(self, start, size):
+    def during(self, start, size, real=None):
         """The forward pass of a batch of inputs, from number `start`: only what it runs is kept.
+
+        real: (size, tokens) booleans, which of them are no padding, or None.
 
         Hooks see every pass through a module: other threads' passes, and the consumer's between two batches.
         """
         for found in self.found.values():
             found.clear()
-        self.start, self.size, self.thread = start, size, threading.get_ident()
+        self.start, self.size, self.real, self.thread = start, size, real, threading.get_ident()
         try:
             yield
         finally:
@@ -156,7 +160,8 @@ class _Outputs:
                              "build the network with batch_first=True.")
         out = out.detach()
         if self.pooling is not None:
-            out = pool(out, self.pooling, self.model, self.names[layer])
+            real = None if self.real is None else self.real.to(out.device)
+            out = pool(out, self.pooling, self.model, self.names[layer], real)
         # A copy: a later in-place operation (ReLU) may overwrite what the layer returned.
         if self.into is None:
             out = out.to(torch.float32, memory_format=torch.contiguous_format, copy=True)

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import multinomial, norm
 
 from ebe_utils.statistics import draw_accuracies, paired_difference, proportion_error
-from ebe_utils.study.claims import judge_claims
+from ebe_utils.study.claims import judge_claims, judge_other_claims
 from ebe_utils.tables import KS
 
 N = 10_000
@@ -218,3 +218,37 @@ def test_more_images_narrow_the_interval():
     few, many = (judge_claims(counts * times, "mnist").set_index("claim") for times in (1, 4))
     width = (few["high"] - few["low"]) / (many["high"] - many["low"])
     np.testing.assert_allclose(width, 2, rtol=0.05)
+
+
+class TestOtherNetworks:
+    """`judge_other_claims`: on 20 layers the general claims are the paper's; a layer that drops, found by hand."""
+
+    def test_on_twenty_layers_it_is_the_papers_judgement(self):
+        table = together({(9, 10): 0.87, (15, 10): 0.6, (16, None): 0.75}, seed=1)
+        ours = judge_other_claims(table, range(1, 21))
+        theirs = judge_claims(table, "cifar10")
+        same = ["1a", "1b", "2a", "2b", "3", "4", "5", "7", "8"]
+        for column in ("claim", "measured", "low", "high"):
+            assert (ours.set_index("claim", drop=False)[column][same]
+                    == theirs.set_index("claim", drop=False)[column][same]).all()
+        assert "does not apply" not in set(ours["verdict"])
+
+    @pytest.mark.parametrize(("dropped", "verdict"), [(3, "holds"), (1, "does not hold"), (6, "does not hold"),
+                                                      (None, "does not hold")])
+    def test_a_layer_that_drops_below_both_neighbours(self, dropped, verdict):
+        table = together({(dropped, 10): 0.76}, layers=range(1, 7))
+        claim = judge_other_claims(table, range(1, 7)).set_index("claim").loc["6"]
+        assert claim["verdict"] == verdict
+        assert claim["measured"] == pytest.approx(0.03 if dropped == 3 else -0.01 if dropped is None else -0.01)
+
+    def test_layers_may_have_names(self):
+        table = together({("c", None): 0.9}, layers="abcdefg")
+        found = judge_other_claims(table, "abcdefg").set_index("claim")
+        assert found["verdict"]["3"] == "holds"
+        assert "(f, g)" in found["text"]["5"]
+
+    def test_too_few_layers_are_refused(self):
+        with pytest.raises(ValueError, match="there are 2; pass at least three"):
+            judge_other_claims(together(layers="ab"), "ab")
+        with pytest.raises(ValueError, match="the claims need every layer and at least two of k"):
+            judge_other_claims(together(layers="abc"), "abcd")

@@ -15,11 +15,13 @@ from sklearn.neighbors import NearestNeighbors
 
 from ebe_utils import embed
 from ebe_utils.layer_neighbors import LayerNeighbors
+from ebe_utils.paths import runs_root
 from ebe_utils.study.cli import main
+from ebe_utils.study.domains import DOMAINS
 from ebe_utils.study.notebooks import EXPERIMENT, notebook_paths, run_notebooks, summary
 from ebe_utils.study.parameters import Parameters
 from ebe_utils.study.run import Run
-from ebe_utils.study.step import RunError
+from ebe_utils.study.step import RunError, changed_output, read_manifest
 from ebe_utils.upkeep.publishing import CHECKOUT, clean
 
 STEPS = ("train", "embeddings", "attribution", "sweep", "figures", "taps", "claims", "evaluation", "choosing",
@@ -54,6 +56,16 @@ def test_every_step_leaves_a_manifest(run):
                 "versions"} <= set(manifest)
         assert manifest["outputs"]
     assert not list(run.path.rglob("*.part*"))
+
+
+@pytest.mark.parametrize(("word", "dataset"), DOMAINS.items())
+def test_notebooks_with_data_of_their_own_leave_a_run_of_their_own(word, dataset, sequence):
+    folder = runs_root() / f"{word}-{dataset}-seed0"
+    for step in (f"{word}-train", word):
+        manifest = read_manifest(folder / step / "manifest.json")
+        assert manifest["outputs"]
+        assert changed_output(folder / step, manifest) is None
+        assert set(manifest["data"]) == {"train", "test"}
 
 
 def test_figures_are_saved_with_their_numbers(run):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..paths import checkout
+from .domains import own_parameters
 from .parameters import Parameters
 from .run import Run
 from .step import RunError
@@ -45,8 +46,9 @@ def run_notebooks(parameters: Parameters, only: str | Iterable[str] = EXPERIMENT
                   progress: Callable[[str], object] = print) -> Run:
     """Run the notebooks in order with these `Parameters`; each leaves NAME.ipynb and NAME.html in the run's folder.
 
-    only: the notebooks to run, see `chosen_notebooks`. Everything that can be wrong with the parameters and the data is
-    found before the first notebook starts. Returns the `Run`.
+    only: the notebooks to run, see `chosen_notebooks`. Those with data of their own, from 12 on, take of the parameters
+    what `own_parameters` says: seed, device and k, but no image data set. Everything that can be wrong with the
+    parameters and the data is found before the first notebook starts. Returns the `Run`.
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -72,7 +74,7 @@ def run_notebooks(parameters: Parameters, only: str | Iterable[str] = EXPERIMENT
             part = out / f".{path.name}.part.ipynb"
             try:
                 # After its last cell a kernel has nothing to tidy up; waiting until it has takes two seconds.
-                papermill.execute_notebook(path, part, {k: v for k, v in given.items() if k in known}, cwd=path.parent,
+                papermill.execute_notebook(path, part, own_parameters(known, given), cwd=path.parent,
                                            kernel_name="python3", progress_bar=False, shutdown_kernel="immediate",
                                            extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
             except papermill.PapermillExecutionError as error:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..study.cli import read, reported
+from ..study.domains import DOMAINS
 from ..study.notebooks import run_notebooks
 from ..study.parameters import Parameters
 from ..study.run import Run
 from ..study.step import notebook_of
-from .committed import REFERENCE, keep_results, update_results
+from .committed import REFERENCE, keep_domain_run, keep_results, update_results
 from .drawing import draw
 from .publishing import publish
 
@@ -51,6 +52,9 @@ def _publish() -> None:
 def _keep(options: argparse.Namespace) -> None:
     known = Run.kept(REFERENCE)
     for name in " ".join(options.names).split() or known:  # RUNS="a b" comes as one word
+        if options.command == "keep" and name.split("-")[0] in DOMAINS:
+            print("kept:", keep_domain_run(name))
+            continue
         if options.command == "reference":
             if name not in known:
                 raise ValueError(f"there is no run {name!r} in {REFERENCE}; there are {', '.join(known) or 'none'}.")

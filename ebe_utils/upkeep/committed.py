@@ -4,15 +4,17 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 
 from ..files import write_text
+from ..paths import runs_root
 from ..study import results
 from ..study.figures import accuracy_figure, save_figure, style
 from ..study.run import Run
-from ..study.step import RunError
+from ..study.step import RunError, changed_output, notebook_of, read_manifest
 from .judge_tables import circularity_table, judges_table, selection_table
 from .publishing import CHECKOUT
 
@@ -60,6 +62,31 @@ def keep_results(run: Run, root: str | Path = REFERENCE, figures: str | Path = C
             figure, data = accuracy_figure(results.seeds_table(same), column=column, title=results.title(same))
             save_figure(folder, name, figure, data)
             plt.close(figure)
+    return target
+
+
+def keep_domain_run(name: str, root: str | Path = REFERENCE) -> Path:
+    """Copy the tables of the run of a notebook with data of its own to `root`/word/name: "text/text-trec-seed0", say.
+
+    Of its last step and of the training, with their manifests, as `keep_results` does. RunError if it is not there.
+    """
+    word = name.split("-")[0]
+    folder, target = runs_root() / name, Path(root) / word / name
+    steps = (f"{word}-train", word)
+    manifests: dict[str, Any] = {step: read_manifest(folder / step / "manifest.json") for step in steps}
+    for step, manifest in manifests.items():
+        if manifest is None or changed_output(folder / step, manifest):
+            raise RunError(f"there is no whole step {step!r} in {folder}; run {notebook_of(word)} with that data set "
+                           "and seed first.")
+    shutil.rmtree(target, ignore_errors=True)
+    for step, manifest in manifests.items():
+        (target / step).mkdir(parents=True)
+        kept = {file: digest for file, digest in manifest["outputs"].items() if file.endswith(".csv")}
+        manifest["not_kept"] = {file: digest for file, digest in manifest["outputs"].items() if file not in kept}
+        manifest["outputs"] = kept
+        for file in kept:
+            shutil.copyfile(folder / step / file, target / step / file)
+        write_text(target / step / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     return target
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_text
+from ..paths import runs_root
+from ..study.domains import DOMAINS
 from ..study.notebooks import notebook_paths
 from ..study.pages import without_widgets
 from ..study.run import Run
@@ -17,9 +19,11 @@ def publish(run: Run, folder: Path = CHECKOUT / "notebooks", figures: Path = CHE
     """Put a run's executed notebooks and figures where they are committed, without what papermill adds."""
     for path in notebook_paths(run.path / "notebooks"):
         write_text(Path(folder) / path.name, clean(json.loads(path.read_text(encoding="utf-8"))))
-    for step in ("figures", "claims", "evaluation", "choosing", "choosing-gains", "methods", "similarity"):
-        target = run.parameters.dataset if step == "figures" else step.split("-")[0]
-        shutil.copytree(run.path / step, Path(figures) / target, dirs_exist_ok=True,
+    steps = [(run.path / step, run.parameters.dataset if step == "figures" else step.split("-")[0]) for step in
+             ("figures", "claims", "evaluation", "choosing", "choosing-gains", "methods", "similarity")]
+    steps += [(runs_root() / f"{word}-{dataset}-seed0" / word, word) for word, dataset in DOMAINS.items()]
+    for step, target in steps:
+        shutil.copytree(step, Path(figures) / target, dirs_exist_ok=True,
                         ignore=shutil.ignore_patterns("manifest.json", ".*"))
 
 
