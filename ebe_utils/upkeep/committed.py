@@ -125,6 +125,8 @@ def _tables(root: Path) -> dict[str, pd.DataFrame]:
               "evaluation": results.evaluation_table(_reported(runs, "evaluation", "summary.csv")),
               "choices": results.choices_table(_reported(runs, "choosing", "choices.csv"),
                                                _reported(runs, "choosing", "optimism.csv"))}
+    if any((Path(root) / "text").glob("*/text")):
+        tables["texts"] = texts_table(root)
     for file in sorted((Path(root) / "benchmark").glob("*/table.csv")):
         tables[f"benchmark {file.parent.name}"] = benchmark_table(pd.read_csv(file))
     for file in sorted((Path(root) / "judges").glob("*/scores.csv")):
@@ -133,6 +135,22 @@ def _tables(root: Path) -> dict[str, pd.DataFrame]:
         tables[f"selection {file.parent.name}"] = selection_table(scores)
         tables[f"circularity {file.parent.name}"] = circularity_table(scores)
     return tables
+
+
+def texts_table(root: Path = REFERENCE, figures: Path = CHECKOUT / "figures") -> pd.DataFrame:
+    """Notebook 12 on the docstrings (as published) and on TREC (mean over the seeds that are kept), in per cent."""
+    groups = {"docstrings": [figures / "text"], "trec": sorted((Path(root) / "text").glob("text-trec-seed*/text"))}
+    rows = []
+    for name, folders in groups.items():
+        mean = pd.concat([pd.read_csv(folder / "summary.csv") for folder in folders]).groupby("explanation").mean()
+        fine = pd.concat([pd.read_csv(folder / "subclass.csv") for folder in folders]).groupby("nearest by").mean()
+        for what, line in mean.iloc[:, :3].iterrows():
+            same = fine["same fine class"].get(str(what).split(",")[0], float("nan"))
+            same = float("nan") if "target" in str(what) or "regression" in str(what) else same
+            shown = [f"{100 * value:.1f}" if pd.notna(value) else "" for value in (*line, same)]
+            rows.append([name, len(folders), what, *shown])
+    names = ["accuracy", "agreement", "on the network's mistakes", "nearest has the same fine class"]
+    return pd.DataFrame(rows, columns=["data", "seeds", "predictor", *names])
 
 
 def benchmark_table(table: pd.DataFrame) -> pd.DataFrame:
