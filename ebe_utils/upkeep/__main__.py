@@ -1,8 +1,9 @@
-"""Upkeep of the checkout: `python -m ebe_utils.upkeep` publish, keep RUN, reference [RUN ...], results, draw."""
+"""Upkeep of the checkout: `python -m ebe_utils.upkeep` publish, keep RUN, reference [RUN ...], results, draw, trial."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 from ..study.cli import read, reported
@@ -14,6 +15,7 @@ from ..study.step import notebook_of
 from .committed import REFERENCE, keep_domain_run, keep_results, update_results
 from .drawing import draw
 from .publishing import publish
+from .trial import LONG, SHORT, Sizes, report
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,6 +33,11 @@ def parser() -> argparse.ArgumentParser:
                                 allow_abbrev=False)
     again.add_argument("names", nargs="*", metavar="RUN", help="only these")
     commands.add_parser("results", help="write the tables of docs/results.md anew", allow_abbrev=False)
+    tried = commands.add_parser("trial", help="kill, damage and starve a small run, and write docs/trial.md",
+                                allow_abbrev=False)
+    tried.add_argument("--size", choices=("short", "long"), default="short", help="numbers of cases (default: short)")
+    for one in fields(Sizes):
+        tried.add_argument(f"--{one.name}", type=int, metavar="N", help="in place of that of the size")
     return main
 
 
@@ -40,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if wrong:
         print(wrong, file=sys.stderr)
         return 2
+    if options.command == "trial":
+        given = {one.name: value for one in fields(Sizes) if (value := getattr(options, one.name)) is not None}
+        return min(1, report(replace({"short": SHORT, "long": LONG}[options.size], **given)))
     return reported({"publish": _publish, "draw": draw, "results": update_results}.get(
         options.command, lambda: _keep(options)))
 
