@@ -104,14 +104,14 @@ def update_results(path: Path = RESULTS, root: Path = REFERENCE) -> None:
     """
     text = path.read_text(encoding="utf-8")
     for name, table in _tables(root).items():
-        text, places = _filled(text, name, markdown(table))
+        text, places = filled(text, name, markdown(table))
         if places != 1:
             raise ValueError(f"{path} has {places} places for the table {name!r}; it needs one, between the lines "
                              f"<!-- {name} --> and <!-- end of {name} -->.")
     write_text(path, text)
 
 
-def _filled(text: str, name: str, table: str) -> tuple[str, int]:
+def filled(text: str, name: str, table: str) -> tuple[str, int]:
     """(the page with a table between the comments that name it, in how many places)."""
     return re.subn(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", lambda m: m[1] + table + m[2], text,
                    flags=re.DOTALL)
