@@ -15,6 +15,7 @@ from ..study import results
 from ..study.figures import accuracy_figure, save_figure, style
 from ..study.run import Run
 from ..study.step import RunError, changed_output, notebook_of, read_manifest
+from .frontiers import frontier_table
 from .judge_tables import circularity_table, judges_table, selection_table
 from .publishing import CHECKOUT
 
@@ -129,6 +130,8 @@ def _tables(root: Path) -> dict[str, pd.DataFrame]:
         tables["texts"] = texts_table(root)
     for file in sorted((Path(root) / "benchmark").glob("*/table.csv")):
         tables[f"benchmark {file.parent.name}"] = benchmark_table(pd.read_csv(file))
+    if files := sorted((Path(root) / "frontier").glob("*.csv")):
+        tables["frontier"] = frontier_table(pd.concat([pd.read_csv(file) for file in files]))
     for file in sorted((Path(root) / "judges").glob("*/scores.csv")):
         scores = pd.read_csv(file)
         tables[f"judges {file.parent.name}"] = judges_table(scores)
