@@ -60,8 +60,8 @@ class LastLayer:
         """(m,): fall of log p(answer) of each query when the layer is fitted again without the query's own examples.
 
         features: (m, d); answers: (m,); indices: (m, k). As many refits as queries, `batch` at a time: Newton's method
-        from the fit to all examples, with the second derivatives of that fit, until no coefficient moves by more than
-        1e-6; where that does not converge, scikit-learn fits.
+        from the fit to all examples, with the second derivatives of that fit, until no coefficient moves by more than a
+        thousandth of how far the farthest has come; where that does not converge, scikit-learn fits.
         """
         rows, ones = _with_one(np.asarray(features, float)), _with_one(self.features)
         start = np.hstack([self.coef, self.bias[:, None]])
@@ -81,7 +81,7 @@ class LastLayer:
     def _newton(self, start, ones, indices, rounds=60):
         """(coefficients (b, classes, d + 1), which have converged (b,)) without the rows `indices` (b, k)."""
         theta, truth = np.repeat(start[None], len(indices), 0), np.eye(self.classes)[self.labels]
-        shape, best = theta.shape, np.full(len(indices), np.inf)
+        shape, solved = theta.shape, np.zeros(len(indices), bool)
         penalty = np.append(np.full(start.shape[1] - 1, self.ridge), 0)
         for _ in range(rounds):
             left = (ones @ theta.reshape(-1, shape[2]).T).reshape(len(ones), *shape[:2])  # (n, b, classes): logits
@@ -94,10 +94,10 @@ class LastLayer:
             gradient = (left.reshape(len(ones), -1).T @ ones).reshape(shape) + penalty * theta
             step = cho_solve(self._curvature(), gradient.reshape(len(theta), -1).T).T.reshape(shape)
             theta -= step
-            best = np.abs(step).max((1, 2))
-            if (best < 1e-6).all():
+            solved = np.abs(step).max((1, 2)) <= 1e-3 * np.abs(theta - start).max((1, 2)) + 1e-9
+            if solved.all():
                 break
-        return theta, best < 1e-6
+        return theta, solved
 
     def _curvature(self):
         if self._factor is None:

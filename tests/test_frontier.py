@@ -1,12 +1,14 @@
 """Choices of examples on one network, by four measures: each against what another part of the package or NumPy says."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics.pairwise import cosine_distances
 
 from ebe_utils import EBEClassifier, embed
 from ebe_utils.frontier import Frontier
 from ebe_utils.network_examples import total_variation
+from ebe_utils.upkeep.frontiers import FOLDER, write_frontier
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -87,3 +89,31 @@ def test_examples_without_weight_stay(frontier):
 def test_bad_settings(trained, small):
     with pytest.raises(ValueError, match="candidates=3"):
         Frontier(trained, *small, k=5, candidates=[3])
+
+
+def test_a_kept_table_says_how_it_was_made(table, tmp_path):
+    path = write_frontier(table.reset_index(), "digits-quick-seed0", 100.0, 6, tmp_path)
+    again = pd.read_csv(path)
+    assert path.name == "digits-quick-seed0.csv" and set(again["run"]) == {"digits-quick-seed0"}
+    assert (again["ridge"] == 100).all() and (again["refits"] == 6).all()
+    np.testing.assert_allclose(again["agreement"], table["agreement"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.csv")), ids=lambda path: path.stem)
+def test_committed_tables_are_possible(path):
+    """What follows from how the choices are made, whatever the network."""
+    table = pd.read_csv(path).set_index("choice")
+    certain = ["nearest of the answer's class", "representer points", "random of the answer's class"]
+    assert (table.loc[certain, ["agreement", "on mistakes"]] == 100).all(axis=None)
+    assert table["near"].idxmin().startswith("layer 14, nearest")
+    for name in table.index[table.index.str.startswith(("influence, of", "answers, of"))]:
+        assert table.loc[name, "near"] <= table.loc[f"influence, of {max(candidates_of(table))}", "near"] * 1.5
+    assert table.loc["random", "near"] == pytest.approx(50, abs=2)
+    assert abs(table.loc["random", "reliance"]) < 5
+    refitted = table["refit"].notna()
+    assert (table.loc[refitted, "refit low"] <= table.loc[refitted, "refit"]).all()
+
+
+def candidates_of(table):
+    """The numbers of candidates in a table."""
+    return [int(name.split()[-1]) for name in table.index if name.startswith("influence, of")]

@@ -1,4 +1,4 @@
-"""Upkeep of the checkout: `python -m ebe_utils.upkeep` publish, keep RUN, reference [RUN ...], results, draw."""
+"""Upkeep of the checkout: `python -m ebe_utils.upkeep` publish, keep, frontier, reference, results or draw."""
 
 import argparse
 import sys
@@ -13,6 +13,7 @@ from ..study.run import Run
 from ..study.step import notebook_of
 from .committed import REFERENCE, keep_domain_run, keep_results, update_results
 from .drawing import draw
+from .frontiers import keep_frontier
 from .publishing import publish
 
 
@@ -30,6 +31,10 @@ def parser() -> argparse.ArgumentParser:
     again = commands.add_parser("reference", help="do all runs of data/reference again, and keep their tables",
                                 allow_abbrev=False)
     again.add_argument("names", nargs="*", metavar="RUN", help="only these")
+    reasons = commands.add_parser("frontier", help="compare choices of examples on a run's network, and keep the table",
+                                  allow_abbrev=False)
+    reasons.add_argument("names", nargs="+", metavar="RUN", help="name of a run's folder with a trained network")
+    reasons.add_argument("--refits", type=int, default=25, help="mistakes whose last layer is refitted (%(default)s)")
     commands.add_parser("results", help="write the tables of docs/results.md anew", allow_abbrev=False)
     return main
 
@@ -40,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if wrong:
         print(wrong, file=sys.stderr)
         return 2
-    return reported({"publish": _publish, "draw": draw, "results": update_results}.get(
+    return reported({"publish": _publish, "draw": draw, "results": update_results,
+                     "frontier": lambda: [keep_frontier(name, options.refits) for name in options.names]}.get(
         options.command, lambda: _keep(options)))
 
 
