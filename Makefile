@@ -3,6 +3,8 @@
 # make check  what to run before a commit: lint, import contract, types and the fast tests, a minute and a half
 # make test  lint, unit tests, the sequence, and nbval over the committed notebooks
 # make bench the layer sweep beside what one would write instead: make bench DATASET=mnist TRAIN=10000 TEST=2000
+# make trial what is promised never to be lost or wrong, tried hard: killed processes, damaged files, full disks, bad
+#            inputs; make trial SIZE=long is the nightly one, KILLS=20 sets one number of cases
 # make notebooks  execute the committed notebooks anew, with the defaults, and the figures that go with them
 # make reference  do the runs of data/reference again: make reference RUNS=mnist-paper-seed0 for one of them
 # make site  the pages of docs/ and the notebooks as a web site, build/site/index.html; needs no network
@@ -11,12 +13,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # Tests of more than ten seconds, which `make check` leaves to `make test`.
-SLOW := test_sequence.py test_real_data.py test_bench.py test_bounded_search.py test_claims.py test_sweep.py test_index.py test_memory.py test_paths.py test_saved.py test_explorer.py test_explorer_page.py
+SLOW := test_sequence.py test_real_data.py test_bench.py test_bounded_search.py test_claims.py test_sweep.py test_index.py test_memory.py test_paths.py test_saved.py test_explorer.py test_explorer_page.py test_trial.py
 
 # A text as one word of the shell, which does not act on anything in it.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: run lint check test bench notebooks reference site clean
+.PHONY: run lint check test bench trial notebooks reference site clean
 
 # Every variable given on the command line is a parameter: DATASET=mnist means --dataset mnist.
 run: $(VENV)/installed
@@ -36,6 +38,9 @@ test: $(VENV)/installed
 
 bench: $(VENV)/installed
 	@$(BIN)/python -m ebe_utils.upkeep.benchmark --make $(call quoted,$(MAKEOVERRIDES))
+
+trial: $(VENV)/installed
+	@$(BIN)/python -m ebe_utils.upkeep trial --make $(call quoted,$(MAKEOVERRIDES))
 
 notebooks: $(VENV)/installed
 	$(BIN)/python -m ebe_utils.upkeep publish

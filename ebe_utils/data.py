@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from .checks import integer
+from .labels import check_count
 from .values import (
     as_batch,
     as_labels,
@@ -28,7 +29,6 @@ from .values import (
 
 __all__ = ["DataError", "ImageSet", "as_batch", "as_image_set", "as_labels", "as_tensor", "check_channels",
            "check_together", "check_values", "random_part", "scale"]
-_MOST_CLASSES = 10_000  # without names: more than that are labels that do not count from 0
 
 
 class DataError(ValueError):
@@ -61,9 +61,7 @@ class ImageSet:
         labels = as_labels(self.labels, len(images))
         classes = tuple(str(name) for name in self.classes)
         if not classes:
-            if labels.max() >= max(_MOST_CLASSES, len(labels)):
-                raise ValueError(f"labels run up to {labels.max()} for {len(labels)} images; pass class indices that "
-                                 "count from 0 (np.unique(labels, return_inverse=True)[1]), or name all classes.")
+            check_count(labels)
             classes = tuple(str(c) for c in range(int(labels.max()) + 1))
         if labels.min() < 0 or labels.max() >= len(classes):
             raise ValueError(f"labels run from {labels.min()} to {labels.max()}, but there are {len(classes)} "

@@ -28,7 +28,7 @@ from .layers import INPUT_OF, default_layer, last_layer, layer_name
 from .network_examples import CHOICES, TARGETS, NetworkView, check_last_layer
 from .saved import load_classifier, save_classifier
 from .search import Index, check_k, check_metric
-from .search.rows import Metric, metric_name
+from .search.rows import Metric, as_rows, metric_name
 from .votes import Weights, check_weights, nnk_weights, one_hot, vote_weights
 
 FITTED = ("layer", "metric", "pooling")  # parameters that a fit uses up: changing them needs another
@@ -125,9 +125,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         examples: (n, ...) to be shown. name: of the layer. settings: k, metric, weights, memory_budget, describe.
         """
         self = cls(None, **settings)
-        rows = np.asarray(embeddings, np.float32)
-        if rows.ndim != 2:
-            raise ValueError(f"embeddings have shape {rows.shape}; pass one row per example, (n, dimension).")
+        rows = as_rows(embeddings, "the embeddings")
         train = as_inputs(rows if examples is None else examples, y)
         if train.n != len(rows):
             raise ValueError(f"{train.n} examples do not match {len(rows)} embeddings; pass one for each.")
@@ -206,9 +204,10 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         """(embeddings, the network's probabilities or None, inputs, what goes into its last layer or None)."""
         self._check_unchanged()
         if self.model is None:
-            rows = np.asarray(data, np.float32)
-            single = rows.ndim == 1
-            return (rows[None] if single else rows), None, as_inputs(rows[None] if single else rows), None
+            data = data if isinstance(data, torch.Tensor) else np.asarray(data)
+            single = data.ndim == 1
+            rows = as_rows(data[None] if single else data, "the queries")
+            return rows, None, as_inputs(rows), None
         inputs, _ = as_queries(data, self._signature)
         embeddings, logits, features = self._embed(inputs)
         return embeddings, softmax(logits), inputs, features

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -22,11 +23,17 @@ class DamagedFileError(ValueError):
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file, with a checksum of tensors and metadata among its metadata."""
+    """Write a safetensors file, with a checksum of tensors and metadata among its metadata.
+
+    Raises OSError where it cannot be written: the disk is full, say. A file that was there before stays as it was.
+    """
     tensors = {k: v.detach().contiguous().cpu() for k, v in tensors.items()}
     metadata = {key: value for key, value in metadata.items() if key != _SUM} | {_KIND: _EVERYTHING}
     with _replacing(Path(path)) as part:
-        save_file(tensors, part, metadata | {_SUM: _checksum(tensors, metadata)})
+        try:
+            save_file(tensors, part, metadata | {_SUM: _checksum(tensors, metadata)})
+        except SafetensorError as error:  # its kind for a full disk, too
+            raise OSError(f"{path} cannot be written ({error})") from None
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -99,6 +106,11 @@ def tidy(folder: Path) -> None:
         number = part.name.split(".")[-2]
         if number.isdigit() and int(number) != os.getpid() and not psutil.pid_exists(int(number)):
             part.unlink(missing_ok=True)
+
+
+def text_checksum(values: Mapping[str, Any]) -> str:
+    """SHA-256 of what goes into a JSON file, its keys in order; of the values as they are read again."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def sha256(file: Path) -> str:

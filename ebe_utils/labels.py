@@ -6,15 +6,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
+_MOST_CLASSES = 10_000  # without names: more than that are labels that do not count from 0
+
+
+def check_count(labels: np.ndarray) -> None:
+    """ValueError if integer labels (n,), taken as indices, count more classes than there can be."""
+    if labels.max() >= max(_MOST_CLASSES, len(labels)):
+        raise ValueError(f"labels run up to {labels.max()} for {len(labels)} images; pass class indices that "
+                         "count from 0 (np.unique(labels, return_inverse=True)[1]), or name all classes.")
+
 
 def encode_labels(labels: np.ndarray, classes: Sequence[str] = ()) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
     """(classes, their names, class index of each label) of labels (n,), integers or texts.
 
     classes: all of them, in the order of the network's outputs; without them, integers from 0 are indices themselves,
     and other labels are sorted, as scikit-learn does. With integer labels the classes are 0, 1, 2, ... and `classes`
-    their names. Raises ValueError for labels that are not among the classes.
+    their names. Raises ValueError for labels that are not among the classes, or that no number of
+    classes can reach.
     """
     if labels.dtype.kind in "iu" and (len(classes) or labels.min() >= 0):
+        if not len(classes):
+            check_count(labels)
         names = tuple(map(str, classes if len(classes) else range(int(labels.max()) + 1)))
         if labels.min() < 0 or labels.max() >= len(names):
             raise ValueError(f"labels run from {labels.min()} to {labels.max()}, but there are {len(names)} classes; "

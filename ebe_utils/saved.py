@@ -23,6 +23,7 @@ from safetensors.numpy import load_file, save_file
 
 from .calibration import Calibration
 from .data import ImageSet
+from .files import sync, text_checksum, write_text
 from .fingerprint import NetworkWatch, network_fingerprint
 from .inputs import Inputs, as_inputs
 from .layers import last_layer
@@ -62,18 +63,28 @@ def save_classifier(ebe: Any, folder: str | Path) -> Path:
                              f"pass the name of one, or save the classifier with {name} set to a name and set it again "
                              "after load.")
     target = Path(folder)
-    if target.exists() and not (target / "classifier.json").is_file() and (target.is_file() or any(target.iterdir())):
+    if target.exists() and not (target / "classifier.json").is_file() and (
+            not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} holds something else than a saved classifier; choose a new folder.")
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        _write(ebe, part)
+        try:
+            _write(ebe, part)
+        except SafetensorError as error:  # its kind for a full disk, too
+            raise OSError(f"{target} cannot be written ({error})") from None
         old = target.with_name(f".{target.name}.{os.getpid()}.old")
         if target.exists():
             target.rename(old)
-        part.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+        for file in part.iterdir():
+            sync(file)
+        try:
+            part.rename(target)
+        finally:  # where another process was quicker, or the disk is full, the one that is there stays
+            if old.exists() and not target.exists():
+                old.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return target
@@ -101,7 +112,8 @@ def _write(ebe, part):
              "network": None if ebe.model is None else ebe._watch.fingerprint, "has_examples": ebe._has_examples,
              "signature": _plain(ebe._signature), "parameters": {name: getattr(ebe, name) for name in _PARAMETERS},
              "calibration": rest, "files": {f.name: _digest(f) for f in sorted(part.glob("*.safetensors"))}}
-    (part / "classifier.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    about = json.loads(json.dumps(about))
+    write_text(part / "classifier.json", json.dumps(about | {"checksum": text_checksum(about)}, indent=1) + "\n")
 
 
 def load_classifier(kind: type, folder: str | Path, model: torch.nn.Module | None = None, train_set: Any = None,
@@ -163,6 +175,8 @@ def _read_about(folder):
         about = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
         if about["format"] != FORMAT:
             raise ValueError(f"it has format {about['format']}, this version reads {FORMAT}")
+        if about.pop("checksum", None) not in (None, text_checksum(about)):  # earlier versions wrote none
+            raise ValueError("its contents do not have the checksum written with them")
         return about
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'classifier.json'} is damaged or of another version ({error}); save the "

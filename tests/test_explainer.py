@@ -282,7 +282,7 @@ def test_the_classifier_follows_scikit_learns_conventions(ebe, points):
     net, data = points
     mine = EBEClassifier(net, "flat", k=2, metric="euclidean")
     assert set(mine.get_params(deep=False)) == {"model", "layer", "k", "metric", "weights", "pooling", "batch_size",
-                                                "device", "memory_budget", "describe", "target", "candidates"}
+                                                "device", "memory_budget", "describe", "target", "candidates", "choice"}
     copied = clone(mine)
     assert copied.k == 2 and copied.layer == "flat"
     with pytest.raises(NotFittedError):

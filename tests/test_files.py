@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from ebe_utils import files, train
@@ -97,3 +97,14 @@ def test_writing_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
         write_tensors(path, {"a": torch.zeros(1)}, {})
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     assert read_tensors(path)[0]["a"].item() == 1
+
+
+def test_a_full_disk_is_an_os_error(tmp_path, monkeypatch):
+    """safetensors has an error of its own for it, which no caller expects."""
+    def fail(*_):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(files, "save_file", fail)
+    with pytest.raises(OSError, match="x.safetensors cannot be written .No space left"):
+        write_tensors(tmp_path / "x.safetensors", {"a": torch.zeros(1)}, {})
+    assert not list(tmp_path.iterdir())

@@ -30,3 +30,10 @@ def test_integers_from_zero_are_indices():
 def test_labels_that_are_no_classes(labels, classes, words):
     with pytest.raises(ValueError, match=words):
         encode_labels(np.array(labels), classes)
+
+
+def test_a_label_that_no_number_of_classes_reaches():
+    """A name for each class below 10**9 would take all memory."""
+    with pytest.raises(ValueError, match="labels run up to 1000000000 for 2 images"):
+        encode_labels(np.array([0, 10**9]))
+    assert len(encode_labels(np.array([0, 9_999]))[1]) == 10_000

@@ -287,6 +287,7 @@ def test_comments_of_parameters_are_the_help_texts_of_the_command_line(path):
     text, = ("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", ()))
     comments = dict(re.findall(r"^(\w+) = .+?  # (.+)$", text, re.MULTILINE))
     help_texts = {field.name: field.metadata["help"] for field in fields(Parameters)}
+    own |= {"few", "candidates", "refits"} if path.stem == "16_the_networks_reason" else set()
     if any(NOTEBOOK_OF[word].endswith(path.name) for word in DOMAINS):  # these it has in common with other runs
         own |= comments.keys() - {"seed", "device"}
     for name in comments.keys() - own:
@@ -314,7 +315,8 @@ def test_workflow_and_hooks_call_what_is_there():
     workflow = yaml.safe_load((CHECKOUT / ".github/workflows/check.yml").read_text())
     targets = set(re.findall(r"^(\w+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE))
     called = {step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step}
-    assert called == {"make check", "make test"} and {command.split()[1] for command in called} <= targets
+    assert called == {"make check", "make test", "make trial SIZE=long"}
+    assert {command.split()[1] for command in called} <= targets
     hooks = yaml.safe_load((CHECKOUT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     for hook in hooks:
         for word in hook["entry"].split():

@@ -142,6 +142,18 @@ def test_damaged_parameters(content):
             again(run="mine")
 
 
+def test_a_changed_digit_of_the_parameters_is_noticed_and_files_without_a_checksum_are_read():
+    run = Run.start(run="mine", k=10)
+    file = run.path / "parameters.json"
+    whole = file.read_text()
+    assert whole.count('"k": 10') == 1
+    file.write_text(whole.replace('"k": 10', '"k": 50'))
+    with pytest.raises(RunError, match="parameters.json is damaged.*checksum"):
+        Run.open(run="mine")
+    file.write_text(json.dumps({name: value for name, value in json.loads(whole).items() if name != "checksum"}))
+    assert Run.open(run="mine").parameters.k == 10
+
+
 def test_run_folders_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     for impossible in ("/proc/nowhere", str(tmp_path / "file"), str(tmp_path / "file" / "below")):

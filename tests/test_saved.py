@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from ebe_utils import EBEClassifier
@@ -84,6 +86,42 @@ def test_damaged_files_are_refused(saved, tiny_net, name):
     file.unlink()
     with pytest.raises((ValueError, FileNotFoundError), match="missing|no saved classifier"):
         EBEClassifier.load(saved[1], tiny_net)
+
+
+def test_a_changed_setting_is_refused_and_files_without_a_checksum_are_read(saved, tiny_net):
+    """One bit makes a 4 of the 5 in "k": 5, which votes would follow in silence."""
+    file = saved[1] / "classifier.json"
+    whole = file.read_text()
+    assert whole.count('"k": 5') == 1
+    file.write_text(whole.replace('"k": 5', '"k": 4'))
+    with pytest.raises(ValueError, match="classifier.json is damaged.*checksum"):
+        EBEClassifier.load(saved[1], tiny_net)
+    file.write_text(json.dumps({name: value for name, value in json.loads(whole).items() if name != "checksum"}))
+    assert EBEClassifier.load(saved[1], tiny_net).k == 5
+
+
+def test_a_full_disk_is_an_os_error(saved, monkeypatch):
+    def fail(*_):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("ebe_utils.saved.save_file", fail)
+    with pytest.raises(OSError, match="why cannot be written .No space left"):
+        saved[0].save(saved[1])
+
+
+def test_a_rename_that_fails_puts_the_former_classifier_back(saved, tiny_net, monkeypatch):
+    rename = Path.rename
+
+    def fail(self, target):
+        if self.name.endswith(".part"):
+            raise OSError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="no"):
+        saved[0].save(saved[1])
+    assert [file.name for file in saved[1].parent.iterdir()] == ["why"]
+    assert EBEClassifier.load(saved[1], tiny_net, verify=True).k == 5
 
 
 def test_no_pickle_in_the_folder(saved):

@@ -3,102 +3,24 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, settings
 
 from ebe_utils.search import Index, kneighbors, searcher
-from ebe_utils.search.bounded import BoundedSearch, NearestLists, search
+from ebe_utils.search.bounded import NearestLists, search
 from ebe_utils.search.brute_force import BruteForce
 from ebe_utils.search.projection import Basis
-
-METRICS = ("cosine", "euclidean")
-KINDS = ("normal", "rank 1", "constant", "copies", "one ulp apart", "with zeros", "sorted by class", "far out",
-         "integers", "one value")
-
-
-def drawn(kind, rng, n, d):
-    rows = rng.normal(size=(n, d))
-    if kind == "rank 1":
-        rows = rng.normal(size=(n, 1)) * rows[:1]
-    elif kind == "constant":
-        rows[:] = rows[0]
-    elif kind == "copies":
-        rows = rows[rng.integers(0, max(1, n // 5), n)]
-    elif kind == "one ulp apart":
-        rows = np.repeat(rows[:1], n, 0).astype(np.float32)
-        some = rng.random(rows.shape) < 0.3
-        rows[some] = np.nextafter(rows[some], np.float32(np.inf))
-    elif kind == "with zeros":
-        rows[rng.random(n) < 0.4] = 0
-    elif kind == "sorted by class":
-        rows += 30 * np.sort(rng.integers(0, 3, n))[:, None]
-    elif kind == "far out":
-        rows *= 10.0 ** rng.integers(-12, 12, (n, 1))
-    elif kind == "integers":
-        rows = rng.integers(-1, 2, (n, d))
-    elif kind == "one value":
-        rows = np.zeros((n, d))
-        rows[np.arange(n), rng.integers(0, d, n)] = rng.choice([-1.0, 1.0, 2.0], n)
-    return rows
-
-
-def in_extended_precision(train, queries, metric):
-    """All distances (m, n) in np.longdouble, from the definitions."""
-    train, queries = train.astype(np.longdouble), queries.astype(np.longdouble)
-    if metric == "cosine":
-        zero = (~train.any(1))[None] | (~queries.any(1))[:, None]
-        train, queries = (v / np.where(v.any(1), np.sqrt((v**2).sum(1)), 1)[:, None] for v in (train, queries))
-    far = ((queries[:, None] - train[None]) ** 2).sum(2)
-    return np.where(zero, np.longdouble(1), far / 2) if metric == "cosine" else np.sqrt(far)
-
-
-def engines(train, queries, k, metric, shard, rank):
-    """(distances, indices) of both engines in shards, of the bounds with any directions, and of the index."""
-    for engine in (BoundedSearch, BruteForce):
-        found = engine(torch.from_numpy(queries), k, metric)
-        for rows in torch.from_numpy(train).split(shard):
-            found.add(rows)
-        yield found.result()
-    basis = Basis(train[:shard], metric, rank, queries)
-    coarse = basis.rank // 2
-    lists, here = NearestLists(len(queries), k), basis.project(queries).bounds(basis, coarse, False)
-    for start in range(0, len(train), shard):
-        search(basis, here, basis.project(train[start:start + shard]).bounds(basis, coarse, True), lists, start)
-    found = min(k, len(train))
-    yield lists.distances[:, :found], lists.indices[:, :found]
-    yield Index(train, metric).kneighbors(queries, found)
+from ebe_utils.upkeep.trial_search import METRICS, cases, check_case, in_extended_precision
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
-@given(st.sampled_from(KINDS), st.sampled_from(METRICS), st.integers(0, 2**32 - 1), st.integers(1, 90),
-       st.sampled_from([1, 2, 7, 40, 300]), st.integers(1, 12), st.integers(-43, 37), st.sampled_from([1, 13, 90]),
-       st.sampled_from([0, 1, 8, 40]))
+@cases()
 @example("normal", "cosine", 0, 30, 40, 5, -40, 13, 8)  # lengths below 3e-39
 @example("normal", "euclidean", 0, 30, 300, 5, 20, 13, 8)  # squares above float32
 @example("constant", "euclidean", 0, 90, 40, 12, 0, 13, 8)
 @example("one ulp apart", "cosine", 1, 90, 40, 12, 0, 13, 8)
 @example("normal", "cosine", 0, 3, 7, 12, 0, 1, 0)  # fewer rows than k
 def test_every_engine_agrees_with_extended_precision(kind, metric, seed, n, d, k, exponent, shard, rank):
-    rng = np.random.default_rng(seed)
-    with np.errstate(over="ignore", under="ignore"):
-        both = np.float32(drawn(kind, rng, n + 5, d) * 10.0**exponent)
-    both = np.clip(both, -1e37 / np.sqrt(d), 1e37 / np.sqrt(d))
-    train, queries = both[5:], np.concatenate([both[:5], both[5:7]])
-    exact, first = in_extended_precision(train, queries, metric), None
-    for distances, indices in engines(train, queries, k, metric, shard, rank):
-        assert indices.shape == distances.shape == (len(queries), min(k, n))
-        assert (indices >= 0).all() and (indices < n).all() and np.isfinite(distances).all()
-        expected = np.sort(exact, 1)[:, :min(k, n)].astype(np.float32)
-        np.testing.assert_allclose(distances, expected, rtol=1.3e-7, atol=1e-26 if metric == "cosine" else 3e-45)
-        mine = np.take_along_axis(exact, indices, 1)
-        np.testing.assert_allclose(mine.astype(float), distances, rtol=1.3e-7,
-                                   atol=1e-26 if metric == "cosine" else 3e-45)
-        assert all(len(set(row)) == len(row) for row in indices.tolist())
-        for near, at in zip(distances, indices, strict=True):
-            assert (np.diff(near) >= 0).all() and (np.diff(at)[np.diff(near) == 0] > 0).all()
-        first = first or (distances, indices)
-        np.testing.assert_array_equal(distances, first[0])
-        np.testing.assert_array_equal(indices, first[1])
+    check_case(kind, metric, seed, n, d, k, exponent, shard, rank)
 
 
 @pytest.mark.parametrize("metric", METRICS)

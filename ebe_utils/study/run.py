@@ -20,7 +20,7 @@ from torch import nn
 from .. import checks
 from ..data import ImageSet, random_part
 from ..datasets import load_dataset
-from ..files import tidy, write_text
+from ..files import text_checksum, tidy, write_text
 from ..layers import layer_name
 from ..model import load_model, on_device, resnet18_for
 from ..paths import reference_root, runs_root
@@ -63,7 +63,8 @@ class Run:
             else:
                 before, kept = None, replace(run.parameters, run=run.name)
             if kept != before:
-                write_text(file, json.dumps(asdict(kept), indent=1) + "\n")
+                values = asdict(kept)
+                write_text(file, json.dumps(values | {"checksum": text_checksum(values)}, indent=1) + "\n")
             probe = run.path / f".{os.getpid()}.part"
             probe.touch()
             probe.unlink()
@@ -102,8 +103,11 @@ class Run:
     def _read(self) -> Parameters:
         file = self.path / "parameters.json"
         try:
-            return Parameters.of(**json.loads(file.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            if values.pop("checksum", None) not in (None, text_checksum(values)):  # earlier versions wrote none
+                raise ValueError("its contents do not have the checksum written with them")
+            return Parameters.of(**values)
+        except (ValueError, TypeError, AttributeError) as error:
             raise RunError(f"{file} is damaged ({error}); delete the run folder {self.path}.") from None
 
     def command(self) -> str:

@@ -1,8 +1,9 @@
-"""Upkeep of the checkout: `python -m ebe_utils.upkeep` publish, keep, frontier, reference, results or draw."""
+"""Upkeep of the checkout: `python -m ebe_utils.upkeep` publish, keep, frontier, reference, results, draw or trial."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 from ..study.cli import read, reported
@@ -15,6 +16,7 @@ from .committed import REFERENCE, keep_domain_run, keep_results, update_results
 from .drawing import draw
 from .frontiers import keep_frontier
 from .publishing import publish
+from .trial import LONG, SHORT, Sizes, report
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,6 +38,11 @@ def parser() -> argparse.ArgumentParser:
     reasons.add_argument("names", nargs="+", metavar="RUN", help="name of a run's folder with a trained network")
     reasons.add_argument("--refits", type=int, default=25, help="mistakes whose last layer is refitted (%(default)s)")
     commands.add_parser("results", help="write the tables of docs/results.md anew", allow_abbrev=False)
+    tried = commands.add_parser("trial", help="kill, damage and starve a small run, and write docs/trial.md",
+                                allow_abbrev=False)
+    tried.add_argument("--size", choices=("short", "long"), default="short", help="numbers of cases (default: short)")
+    for one in fields(Sizes):
+        tried.add_argument(f"--{one.name}", type=int, metavar="N", help="in place of that of the size")
     return main
 
 
@@ -45,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if wrong:
         print(wrong, file=sys.stderr)
         return 2
+    if options.command == "trial":
+        given = {one.name: value for one in fields(Sizes) if (value := getattr(options, one.name)) is not None}
+        return min(1, report(replace({"short": SHORT, "long": LONG}[options.size], **given)))
     return reported({"publish": _publish, "draw": draw, "results": update_results,
                      "frontier": lambda: [keep_frontier(name, options.refits) for name in options.names]}.get(
         options.command, lambda: _keep(options)))

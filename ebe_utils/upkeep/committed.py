@@ -15,6 +15,7 @@ from ..study import results
 from ..study.figures import accuracy_figure, save_figure, style
 from ..study.run import Run
 from ..study.step import RunError, changed_output, notebook_of, read_manifest
+from .frontiers import frontier_table
 from .judge_tables import circularity_table, judges_table, selection_table
 from .publishing import CHECKOUT
 
@@ -104,14 +105,14 @@ def update_results(path: Path = RESULTS, root: Path = REFERENCE) -> None:
     """
     text = path.read_text(encoding="utf-8")
     for name, table in _tables(root).items():
-        text, places = _filled(text, name, markdown(table))
+        text, places = filled(text, name, markdown(table))
         if places != 1:
             raise ValueError(f"{path} has {places} places for the table {name!r}; it needs one, between the lines "
                              f"<!-- {name} --> and <!-- end of {name} -->.")
     write_text(path, text)
 
 
-def _filled(text: str, name: str, table: str) -> tuple[str, int]:
+def filled(text: str, name: str, table: str) -> tuple[str, int]:
     """(the page with a table between the comments that name it, in how many places)."""
     return re.subn(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", lambda m: m[1] + table + m[2], text,
                    flags=re.DOTALL)
@@ -129,6 +130,8 @@ def _tables(root: Path) -> dict[str, pd.DataFrame]:
         tables["texts"] = texts_table(root)
     for file in sorted((Path(root) / "benchmark").glob("*/table.csv")):
         tables[f"benchmark {file.parent.name}"] = benchmark_table(pd.read_csv(file))
+    if files := sorted((Path(root) / "frontier").glob("*.csv")):
+        tables["frontier"] = frontier_table(pd.concat([pd.read_csv(file) for file in files]))
     for file in sorted((Path(root) / "judges").glob("*/scores.csv")):
         scores = pd.read_csv(file)
         tables[f"judges {file.parent.name}"] = judges_table(scores)

@@ -40,3 +40,16 @@ def write_frontier(table: pd.DataFrame, run: str, ridge: float, refits: int, fol
     path = folder / f"{run}.csv"
     write_text(path, pd.DataFrame(about).to_csv(index=False, float_format="%.4g"))
     return path
+
+
+def frontier_table(tables: pd.DataFrame) -> pd.DataFrame:
+    """The tables of several runs as the results page shows them, one row for each run and choice."""
+    def interval(row: pd.Series) -> str:
+        low, high = row["refit low"], row["refit high"]
+        return "" if pd.isna(row["refit"]) else f"{row['refit']:.1f} ({low:.1f} to {high:.1f})"
+
+    return pd.DataFrame({
+        "run": tables["run"], "choice": tables["choice"], "agreement": tables["agreement"].map("{:.1f}".format),
+        "on mistakes": tables["on mistakes"].map("{:.1f}".format), "TV": tables["TV"].map("{:.3f}".format),
+        "near": tables["near"].map("{:.2f}".format), "reliance": tables["reliance"].map("{:.1f}".format),
+        "refit (95 %)": tables.apply(interval, axis=1), "accuracy": tables["accuracy"].map("{:.1f}".format)})
