@@ -14,12 +14,14 @@ class SeriesBlock(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        for number, (kernel, wide) in enumerate(((7, channels), (5, width), (3, width)), start=1):
-            self.add_module(f"conv{number}", nn.Conv1d(wide, width, kernel, padding=kernel // 2, bias=False))
-            self.add_module(f"bn{number}", nn.BatchNorm1d(width))
-        shortcut = [nn.BatchNorm1d(width)]
-        self.shortcut = nn.Sequential(*([nn.Conv1d(channels, width, 1, bias=False)] if channels != width else []),
-                                      *shortcut)
+        self.conv1 = nn.Conv1d(channels, width, 7, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm1d(width)
+        self.conv2 = nn.Conv1d(width, width, 5, padding=2, bias=False)
+        self.bn2 = nn.BatchNorm1d(width)
+        self.conv3 = nn.Conv1d(width, width, 3, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm1d(width)
+        change = [nn.Conv1d(channels, width, 1, bias=False)] if channels != width else []
+        self.shortcut = nn.Sequential(*change, nn.BatchNorm1d(width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = torch.relu(self.bn1(self.conv1(x)))
@@ -33,6 +35,9 @@ class SeriesResNet(nn.Module):
     Every convolution keeps the number of steps, so a position of any layer is a step of the series. Of the 11
     convolutions, 4 and 8 are those of shortcuts. The buffers `mean` and `std`, (channels, 1), standardise the input.
     """
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, channels: int, classes: int, width: int = 16) -> None:
         super().__init__()
