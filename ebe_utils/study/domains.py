@@ -13,7 +13,7 @@ from .parameters import Parameters
 from .run import Run
 from .step import NOTEBOOK_OF, RunError
 
-DOMAINS = {"text": "docstrings"}  # {first word of the run's name: the data set that the notebook has by default}
+DOMAINS = {"text": "docstrings", "series": "gunpoint"}  # {first word of the run: the notebook's data set by default}
 
 
 def own_parameters(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

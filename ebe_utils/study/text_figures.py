@@ -1,4 +1,4 @@
-"""Figures and tables of notebook 12: accuracy and agreement by layer, and texts with shaded words."""
+"""Figures and tables of notebooks 12 and 13: accuracy and agreement by layer, and texts with shaded words."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -16,11 +16,11 @@ _CLOSE, _APART = "76,114,176", "221,132,82"  # blue: adds to the similarity; ora
 
 
 def layers_figure(sweep: pd.DataFrame, baselines: Mapping[str, float], ks: Sequence[int] = (1, 5, 10, 50),
-                  ) -> tuple[Figure, pd.DataFrame]:
+                  what: str = "texts", depth: str = "layer (0: tokens, then blocks)") -> tuple[Figure, pd.DataFrame]:
     """Accuracy of the vote, and its agreement with the network, by layer: a line for each k; (figure, its data).
 
     sweep: `sweep_table` with a column "where wrong", the agreement on the network's mistakes. baselines: {name:
-    accuracy}, drawn as level lines.
+    accuracy}, drawn as level lines. what, depth: what the inputs are, and the label of the axis of layers.
     """
     shown = sweep[sweep["k"].isin(ks)]
     layers = [*dict.fromkeys(shown["layer"])]
@@ -34,9 +34,9 @@ def layers_figure(sweep: pd.DataFrame, baselines: Mapping[str, float], ks: Seque
     levels = {"network": shown["network_accuracy"].iloc[0], **baselines}
     for (name, value), dash in zip(levels.items(), ("--", "-.", (0, (1, 3))), strict=False):
         axes[0].axhline(100 * value, color="black", linestyle=dash, linewidth=1.2, label=name)
-    axes[0].set(ylabel="accuracy (%)", xlabel="layer (0: tokens, then blocks)", xticks=range(len(layers)))
+    axes[0].set(ylabel="accuracy (%)", xlabel=depth, xticks=range(len(layers)))
     axes[1].set(ylabel="agreement with the network (%)", xlabel="layer", ylim=(0, 101))
-    axes[1].plot([], [], color="0.3", label="all texts")
+    axes[1].plot([], [], color="0.3", label=f"all {what}")
     axes[1].plot([], [], color="0.3", linestyle=":", label="where the network is wrong")
     axes[1].legend(fontsize=9, loc="lower right")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9)
