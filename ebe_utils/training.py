@@ -19,18 +19,21 @@ from .model import freeze, trainable
 from .progress import Progress, progress_bar
 from .small_maps import fast_convolutions
 
-OPTIMIZERS = ("adam", "sgd")
+# Of torch.optim; SGD has a momentum of 0.9, and AdamW takes weight decay off the weights, not into the gradient.
+OPTIMIZERS = {"adam": (torch.optim.Adam, {}), "adamw": (torch.optim.AdamW, {}),
+              "sgd": (torch.optim.SGD, {"momentum": 0.9}), "plain_sgd": (torch.optim.SGD, {})}
 SCHEDULES = ("constant", "linear")
 
 
 def train(model: nn.Module, train_set: Any, test_set: Any = None, epochs: int = 60, batch_size: int = 128,
           learning_rate: float = 0.001, optimizer: str = "adam", schedule: str = "constant", augment: bool = False,
           seed: int = 0, device: str | torch.device = "auto", state: str | Path | None = None,
-          progress: Progress = True) -> nn.Module:
+          progress: Progress = True, weight_decay: float = 0.0) -> nn.Module:
     """Train `model` on `train_set`, freeze it and return it; `model.history` lists loss and accuracy of each epoch.
 
-    optimizer: "adam", or "sgd" (momentum 0.9). schedule: "constant" learning rate, or "linear", down to zero, which
-    makes short trainings end well. augment: random shift by up to an eighth and horizontal flip.
+    optimizer: "adam", "adamw", "sgd" (momentum 0.9) or "plain_sgd" (without). weight_decay: of the optimizer, from 0.
+    schedule: "constant" learning rate, or "linear", down to zero, which makes short trainings end well. augment: random
+    shift by up to an eighth and horizontal flip.
     state: a file to save the training state to after each epoch, and to go on from where it exists: on the same
     machine an interrupted training ends with the same weights as an uninterrupted one. `seed` decides the order of
     the images, their augmentation and the network's own random numbers (dropout), epoch by epoch. On CUDA the forward
@@ -48,10 +51,12 @@ def train(model: nn.Module, train_set: Any, test_set: Any = None, epochs: int = 
     test_set = None if test_set is None else as_image_set(test_set)
     settings = {
         "epochs": integer("epochs", epochs, 1), "batch_size": integer("batch_size", batch_size, 2),
-        "learning_rate": real("learning_rate", learning_rate), "optimizer": one_of("optimizer", optimizer, OPTIMIZERS),
+        "learning_rate": real("learning_rate", learning_rate), "optimizer": one_of("optimizer", optimizer, tuple(OPTIMIZERS)),
         "schedule": one_of("schedule", schedule, SCHEDULES),
         "augment": boolean("augment", augment), "seed": integer("seed", seed, 0),
         "training images": train_set.fingerprint()[:12]}
+    if weight_decay != 0:  # a state without it was saved when there was none
+        settings["weight_decay"] = real("weight_decay", weight_decay)
     if len(train_set) < 2:
         raise ValueError("training needs at least two images, for batch normalisation.")
     if augment and len(train_set.shape) != 3:
@@ -67,8 +72,8 @@ def train(model: nn.Module, train_set: Any, test_set: Any = None, epochs: int = 
     if frozen := sorted(name for name, _ in net.named_parameters() if name not in names):
         settings["frozen"] = frozen
     settings["device"] = device.type  # on CUDA it is another training, in bfloat16
-    optim = (torch.optim.Adam(params.values(), lr=learning_rate, fused=True) if optimizer == "adam"
-             else torch.optim.SGD(params.values(), lr=learning_rate, momentum=0.9, fused=True))
+    kind, options = OPTIMIZERS[optimizer]
+    optim = kind(params.values(), lr=learning_rate, weight_decay=weight_decay, fused=True, **options)
     history = _restore(state, net, params, optim, settings) if state is not None and Path(state).exists() else []
 
     images, labels = train_set.images.to(device), torch.from_numpy(train_set.labels).to(device)

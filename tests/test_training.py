@@ -40,6 +40,8 @@ def test_training_learns(stripes, new_net):
 
 
 @pytest.mark.parametrize("optimizer, torchs", [("sgd", lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9)),
+                                               ("plain_sgd", lambda p: torch.optim.SGD(p, lr=0.05)),
+                                               ("adamw", lambda p: torch.optim.AdamW(p, lr=0.05, weight_decay=0.3)),
                                                ("adam", lambda p: torch.optim.Adam(p, lr=0.05))])
 def test_every_batch_is_one_step_of_torchs_optimizer(stripes, optimizer, torchs, new_net):
     """Two epochs with all images in one batch."""
@@ -53,7 +55,8 @@ def test_every_batch_is_one_step_of_torchs_optimizer(stripes, optimizer, torchs,
         loss.backward()
         step.step()
         losses.append(loss.item())
-    quick(net, data, epochs=2, batch_size=48, learning_rate=0.05, optimizer=optimizer)
+    quick(net, data, epochs=2, batch_size=48, learning_rate=0.05, optimizer=optimizer,
+          weight_decay=0.3 if optimizer == "adamw" else 0)
     for name, tensor in expected.state_dict().items():
         torch.testing.assert_close(net.state_dict()[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
     assert [row["train_loss"] for row in net.history] == pytest.approx(losses, rel=1e-4)
@@ -313,7 +316,7 @@ def test_more_epochs_go_on_from_the_state(stripes, tmp_path, new_net):
 
 
 @pytest.mark.parametrize("change", [{"batch_size": 8}, {"learning_rate": 0.01}, {"optimizer": "sgd"}, {"seed": 1},
-                                    {"augment": True}, {"schedule": "linear"}])
+                                    {"augment": True}, {"schedule": "linear"}, {"weight_decay": 0.1}])
 def test_state_of_other_settings_is_refused(stripes, tmp_path, change, new_net):
     quick(new_net(), stripes[0], state=tmp_path / "state")
     with pytest.raises(ValueError, match=f"other settings.*{next(iter(change))}.*then.*now.*delete the file"):
@@ -347,7 +350,7 @@ def test_state_of_something_else_is_refused(stripes, tmp_path, new_net):
     ({"epochs": 0}, ValueError, "of at least 1"), ({"epochs": 1.5}, TypeError, "is a float"),
     ({"batch_size": 1}, ValueError, "of at least 2"), ({"seed": -1}, ValueError, "of at least 0"),
     ({"schedule": "cosine"}, ValueError, "choose one of constant, linear"),
-    ({"optimizer": "adamw"}, ValueError, "Did you mean 'adam'"), ({"device": "gpu"}, ValueError, "cannot be used")])
+    ({"optimizer": "adan"}, ValueError, "Did you mean 'adam'"), ({"device": "gpu"}, ValueError, "cannot be used")])
 def test_settings_that_are_refused(stripes, options, error, words, new_net):
     with pytest.raises(error, match=words):
         quick(new_net(), stripes[0], **options)

@@ -38,7 +38,7 @@ class Parameters:
     image_size: int = parameter(0, "side in pixels that a folder's images are resized to; 0 keeps theirs")
     batch_size: int = parameter(128, "training images per step")
     learning_rate: float = parameter(0.001, "of the optimizer")
-    optimizer: str = parameter("adam", "adam or sgd (momentum 0.9)")
+    optimizer: str = parameter("adam", "adam, adamw, sgd (momentum 0.9) or plain_sgd")
     schedule: str = parameter("", "of the learning rate: constant or linear (to zero); empty takes the profile's")
     augment: bool = parameter(False, "random shift and flip while training")
     stem: str = parameter("imagenet", "imagenet (torchvision's own) or cifar (3x3, stride 1, no pooling)")
@@ -55,7 +55,7 @@ class Parameters:
         for one in fields(self):
             self._check_type(one, getattr(self, one.name))
         check_name(self.dataset)
-        for name, allowed in (("profile", tuple(PROFILES)), ("optimizer", OPTIMIZERS), ("schedule", ("", *SCHEDULES)),
+        for name, allowed in (("profile", tuple(PROFILES)), ("optimizer", tuple(OPTIMIZERS)), ("schedule", ("", *SCHEDULES)),
                               ("stem", STEMS), ("metric", METRICS), ("pooling", POOLINGS)):
             checks.one_of(name, getattr(self, name), allowed)
         check_weights("weights", self.weights, self.metric)

@@ -1,0 +1,107 @@
+"""When the claims hold: snapshots of whole trainings, and recipes on parts of the data, as committed tables."""
+
+from collections.abc import Iterable
+from io import StringIO
+from pathlib import Path
+
+import pandas as pd
+
+from ..data import random_part
+from ..datasets import load_dataset
+from ..files import write_text
+from ..geometry import layer_geometry
+from ..layer_neighbors import layer_neighbors
+from ..layers import conv_layers
+from ..study.recipes import RECIPES, judge_readings, train_recipe
+from ..study.run import Run
+from ..study.snapshots import (
+    AVERAGE,
+    EPOCHS,
+    load_snapshots,
+    snapshot_tables,
+    train_snapshots,
+    verdicts_over,
+    write_together,
+)
+from .publishing import CHECKOUT
+
+SNAPSHOTS = CHECKOUT / "data" / "reference" / "snapshots"
+GRID = CHECKOUT / "data" / "reference" / "recipes"
+N_TRAIN, N_TEST, GRID_EPOCHS = 10_000, 2_000, 20  # of each training of the grid
+SAMPLE = 5_000, 1_000  # images by which the geometry of a snapshot's layers is measured
+
+
+def keep_snapshots(name: str, folder: Path = SNAPSHOTS, epochs: Iterable[int] = EPOCHS, last: int = 10) -> Path:
+    """Train the network of a run with snapshots, sweep each, and write the tables to `folder`/name.
+
+    name: as of a run's folder, "fashion_mnist-paper-seed1". layers.csv: `snapshot_tables` of each snapshot;
+    together.csv.gz: the upper half of `joint_correctness`; verdicts.csv: the claims judged at each; geometry.csv:
+    `layer_geometry` of layers 11 to 20. `last`: epochs whose weights are averaged. Everything that is finished is
+    found again after an interruption.
+    """
+    dataset, profile, seed = name.rsplit("-", 2)
+    run = Run.start(dataset=dataset, profile=profile, seed=int(seed.removeprefix("seed")))
+    train_set, test_set = run.load_data()
+    p, place = run.parameters, run.path / "snapshots"
+    files = train_snapshots(train_set, test_set, epochs, place, p.seed, p.stem, batch_size=p.batch_size,
+                            learning_rate=p.learning_rate, optimizer=p.optimizer, augment=p.augment, progress=False)
+    small = train_set.subset(range(min(SAMPLE[0], len(train_set)))), test_set.subset(
+        range(min(SAMPLE[1], len(test_set))))
+    for snapshot, model in load_snapshots(files, train_set, sorted(files)[-last:] if last else (), p.stem):
+        part = place / f"{snapshot}.csv"
+        if part.exists():
+            continue
+        layers, together = snapshot_tables(layer_neighbors(model, train_set, test_set, progress=False))
+        geometry = layer_geometry(model, *small, [number for number in conv_layers(model) if number > 10])
+        write_text(place / f"{snapshot}.together.csv", together.to_csv())
+        write_text(place / f"{snapshot}.geometry.csv", geometry.to_csv(index=False, float_format="%.5g"))
+        write_text(part, layers.to_csv(index=False, float_format="%.6g"))
+    return gather(place, [*map(str, sorted(files)), *[AVERAGE] * bool(last)], dataset, folder / name)
+
+
+def gather(place: Path, snapshots: Iterable[str], dataset: str, target: Path) -> Path:
+    """The tables of single snapshots in `place` as those of the whole training, in the folder `target`."""
+    snapshots = list(snapshots)
+    together = {one: pd.read_csv(place / f"{one}.together.csv", index_col="predictor") for one in snapshots}
+    target.mkdir(parents=True, exist_ok=True)
+    for kind, end in (("layers", ".csv"), ("geometry", ".geometry.csv")):
+        tables = pd.concat([pd.read_csv(place / f"{one}{end}").assign(snapshot=one) for one in snapshots])
+        tables = tables[["snapshot", *tables.columns.drop("snapshot")]]
+        write_text(target / f"{kind}.csv", tables.to_csv(index=False, float_format="%.5g"))
+    write_text(target / "verdicts.csv", verdicts_over(together, dataset).to_csv(index=False, float_format="%.5g"))
+    write_together(target / "together.csv.gz", together)
+    return target
+
+
+def keep_recipe(dataset: str, recipe: str, seed: int = 0, folder: Path = GRID, n_train: int = N_TRAIN,
+                n_test: int = N_TEST, epochs: int = GRID_EPOCHS) -> None:
+    """Train one of `RECIPES` on a part of a data set, judge the claims by each reading, and add it to the tables.
+
+    `folder` gets claims.csv and layers.csv, whose rows of the same data set, recipe and seed are replaced. A training
+    whose rows are there is not done again.
+    """
+    about = {"dataset": dataset, "recipe": recipe, "seed": seed}
+    if recipe not in RECIPES:
+        raise ValueError(f"there is no recipe {recipe!r}; there are {', '.join(RECIPES)}.")
+    if len(_rows(folder / "claims.csv", about)[1]):
+        return
+    parts = random_part(*load_dataset(dataset, seed=seed), n_train, n_test, seed)
+    model, train_set, test_set = train_recipe(recipe, *parts, epochs, seed)
+    for name, table in zip(("claims", "layers"), judge_readings(model, train_set, test_set, dataset), strict=True):
+        others, _ = _rows(folder / f"{name}.csv", about)
+        table = table[["reading", *table.columns.drop("reading")]]
+        for at, (column, value) in enumerate(about.items()):
+            table.insert(at, column, value)
+        text = StringIO()
+        pd.concat([others, table]).to_csv(text, index=False, float_format="%.5g")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / f"{name}.csv", text.getvalue())
+
+
+def _rows(file, about):
+    """(all other rows of a table, those about this training)."""
+    if not file.exists():
+        return pd.DataFrame(), pd.DataFrame()
+    table = pd.read_csv(file)
+    mine = (table[list(about)] == pd.Series(about)).all(axis=1)
+    return table[~mine], table[mine]
