@@ -15,6 +15,9 @@ BIN := $(VENV)/bin
 # Tests of more than ten seconds, which `make check` leaves to `make test`.
 SLOW := test_sequence.py test_real_data.py test_bench.py test_bounded_search.py test_claims.py test_sweep.py test_index.py test_memory.py test_paths.py test_saved.py test_explorer.py test_explorer_page.py test_trial.py
 
+# Two processes share the test files, one after the other; the sequence of notebooks runs beside them.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+
 # A text as one word of the shell, which does not act on anything in it.
 quoted = '$(subst ','\'',$(1))'
 
@@ -30,11 +33,11 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 
 check: lint
-	$(BIN)/python -m pytest tests $(addprefix --ignore=tests/,$(SLOW))
+	$(BIN)/python -m pytest $(PARALLEL) tests $(addprefix --ignore=tests/,$(SLOW))
 
 test: $(VENV)/installed
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 bench: $(VENV)/installed
 	@$(BIN)/python -m ebe_utils.upkeep.benchmark --make $(call quoted,$(MAKEOVERRIDES))

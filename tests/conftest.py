@@ -3,9 +3,11 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import OrderedDict
 from pathlib import Path
 
@@ -21,44 +23,82 @@ from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-SEQUENCE = pytest.StashKey[subprocess.Popen]()
+# Started by one process, awaited by all: pytest-xdist runs the tests in several.
+SEQUENCE = """
+cd "$1" && "$2" -m ebe_utils run --only all > "$3/sequence.txt" 2>&1
+echo $? > "$3/sequence.part" && mv "$3/sequence.part" "$3/sequence.code"
+"""
 
 
 def pytest_configure(config):
     """Runs go to a temporary folder, or to EBE_TEST_RUNS, which is kept."""
     matplotlib.use("agg")
     config.temporary_runs = None
+    if hasattr(config, "workerinput"):  # of pytest-xdist: the folder is that of the process that started this one
+        return
     kept = os.environ.get("EBE_TEST_RUNS")
     if not kept:
         config.temporary_runs = tempfile.mkdtemp(prefix="ebe-runs-")
     os.environ["EBE_RUNS_DIR"] = kept or config.temporary_runs
 
 
+def _waits(item):
+    """0: a test by itself; 1: it looks at what the sequence left; 2: a cell of a notebook, compared after that."""
+    return 2 if item.nodeid.split("::")[0].endswith(".ipynb") else int("sequence" in getattr(item, "fixturenames", ()))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """What waits for the sequence comes last, file by file."""
+    latest = {}
+    for item in items:
+        file = item.nodeid.split("::")[0]
+        latest[file] = max(latest.get(file, 0), _waits(item))
+    items.sort(key=lambda item: latest[item.nodeid.split("::")[0]])
+
+
 def pytest_collection_finish(session):
     """Start the sequence of all notebooks, where a test asks for it: it runs beside the tests before that one."""
-    asked = any("sequence" in getattr(item, "fixturenames", ()) for item in session.items)
-    if asked and not session.config.option.collectonly:
+    asked = any(_waits(item) == 1 for item in session.items)
+    if asked and not session.config.option.collectonly and os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
         runs = Path(os.environ["EBE_RUNS_DIR"])
         runs.mkdir(parents=True, exist_ok=True)
-        with (runs / "sequence.txt").open("w", encoding="utf-8") as output:
-            session.config.stash[SEQUENCE] = subprocess.Popen(
-                [sys.executable, "-m", "ebe_utils", "run", "--only", "all"], cwd=Path(__file__).parents[1],
-                stdout=output, stderr=subprocess.STDOUT)
+        (runs / "sequence.code").unlink(missing_ok=True)
+        started = subprocess.Popen(["sh", "-c", SEQUENCE, "sh", Path(__file__).parents[1], sys.executable, runs],
+                                   start_new_session=True)
+        (runs / "sequence.pid").write_text(str(started.pid))
+
+
+def pytest_runtest_setup(item):
+    """A notebook is compared in the run folder of the sequence, after it."""
+    if _waits(item) == 2 and (Path(os.environ["EBE_RUNS_DIR"]) / "sequence.pid").exists():
+        _end_of_sequence()
+
+
+def _end_of_sequence():
+    """Wait for the sequence; returns its exit code and what it printed."""
+    runs = Path(os.environ["EBE_RUNS_DIR"])
+    while not (runs / "sequence.code").exists():
+        time.sleep(0.2)
+    return int((runs / "sequence.code").read_text()), (runs / "sequence.txt").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
-def sequence(request):
+def sequence():
     """What `python -m ebe_utils run --only all` printed; what it left is in EBE_RUNS_DIR."""
-    code = request.config.stash[SEQUENCE].wait()
-    text = (Path(os.environ["EBE_RUNS_DIR"]) / "sequence.txt").read_text(encoding="utf-8")
+    code, text = _end_of_sequence()
     assert code == 0, text
     return text
 
 
 def pytest_unconfigure(config):
-    if SEQUENCE in config.stash:
-        config.stash[SEQUENCE].terminate()  # where the tests have ended before it
-        config.stash[SEQUENCE].wait()
+    if hasattr(config, "workerinput"):
+        return
+    runs = Path(os.environ["EBE_RUNS_DIR"])
+    if (runs / "sequence.pid").exists() and not (runs / "sequence.code").exists():  # the tests have ended before it
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(int((runs / "sequence.pid").read_text()), signal.SIGTERM)
+    (runs / "sequence.pid").unlink(missing_ok=True)
     if config.temporary_runs:
         shutil.rmtree(config.temporary_runs, ignore_errors=True)
 
