@@ -56,7 +56,7 @@ def layer_geometry(model: nn.Module, train_set: Any, test_set: Any, layers: Laye
     check_k(integer("k", k, 1), len(train))
     single = isinstance(layers, int | np.integer) or isinstance(layers, str) and layers != "all"
     wanted: Any = [layers] if single else layers
-    of_train, of_test = (embed(model, part.images, wanted, pooling, device=device) for part in (train, test))
+    of_train, of_test = (dict(embed(model, part.images, wanted, pooling, device=device)) for part in (train, test))
     rows = []
     for layer in list(of_train):
         X, Q = (part.pop(layer).astype(np.float64) for part in (of_train, of_test))
@@ -66,19 +66,20 @@ def layer_geometry(model: nn.Module, train_set: Any, test_set: Any, layers: Laye
 
 def _geometry(X, Q, labels, truth, k):
     mean, variances, axes = principal_axes(X)
-    along = (X - mean) @ axes[:, :TOP]
+    rest, asked = (X - mean) @ axes, (Q - mean) @ axes  # turned onto the principal axes: the same cosines as centred
+    along = rest[:, :TOP]
     centres = np.stack([along[labels == one].mean(0) for one in labels])  # (n, TOP), of each image's class
     unit = X / np.linalg.norm(X, axis=1, keepdims=True).clip(np.finfo(float).tiny)
+    scale = np.sqrt(variances + RIDGE * max(variances.mean(), np.finfo(float).tiny))
     n = len(X)
 
     def accuracy(train, test):
         _, near = kneighbors(train.astype(np.float32), test.astype(np.float32), k)
         return float((vote_shares(near, labels).argmax(1) == truth).mean())
 
-    rest = axes[:, TOP:]
     return {"mean_cosine": ((unit.sum(0)**2).sum() - (unit**2).sum()) / max(1, n * (n - 1)),
             "common": (mean**2).sum() / max((X**2).sum() / n, np.finfo(float).tiny),
             "top": variances[:TOP].sum() / max(variances.sum(), np.finfo(float).tiny),
             "between": (centres**2).sum() / max((along**2).sum(), np.finfo(float).tiny),
-            "raw": accuracy(X, Q), "centred": accuracy(X - mean, Q - mean),
-            "removed": accuracy((X - mean) @ rest, (Q - mean) @ rest), "whitened": accuracy(*whiten(X, Q))}
+            "raw": accuracy(X, Q), "centred": accuracy(rest, asked),
+            "removed": accuracy(rest[:, TOP:], asked[:, TOP:]), "whitened": accuracy(rest / scale, asked / scale)}

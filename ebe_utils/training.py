@@ -51,7 +51,8 @@ def train(model: nn.Module, train_set: Any, test_set: Any = None, epochs: int = 
     test_set = None if test_set is None else as_image_set(test_set)
     settings = {
         "epochs": integer("epochs", epochs, 1), "batch_size": integer("batch_size", batch_size, 2),
-        "learning_rate": real("learning_rate", learning_rate), "optimizer": one_of("optimizer", optimizer, tuple(OPTIMIZERS)),
+        "learning_rate": real("learning_rate", learning_rate),
+        "optimizer": one_of("optimizer", optimizer, tuple(OPTIMIZERS)),
         "schedule": one_of("schedule", schedule, SCHEDULES),
         "augment": boolean("augment", augment), "seed": integer("seed", seed, 0),
         "training images": train_set.fingerprint()[:12]}

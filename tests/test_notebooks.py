@@ -21,7 +21,7 @@ COMPARED = {"00_start_here": 5, "01_train": 4, "02_embeddings": 4, "03_attributi
             "05_figures": 5, "06_scaling": 6, "07_claims": 11, "08_evaluation": 16, "09_choosing": 7,
             "10_methods_compared": 14, "11_why_similar": 10,
             "12_text": 10, "13_time_series": 9,
-            "16_the_networks_reason": 6}  # at least so many cells whose output nbval compares
+            "15_conditions": 5, "16_the_networks_reason": 6}  # at least so many cells whose output nbval compares
 
 
 def has_data_of_its_own(path):

@@ -55,8 +55,8 @@ class Parameters:
         for one in fields(self):
             self._check_type(one, getattr(self, one.name))
         check_name(self.dataset)
-        for name, allowed in (("profile", tuple(PROFILES)), ("optimizer", tuple(OPTIMIZERS)), ("schedule", ("", *SCHEDULES)),
-                              ("stem", STEMS), ("metric", METRICS), ("pooling", POOLINGS)):
+        for name, allowed in (("profile", tuple(PROFILES)), ("optimizer", tuple(OPTIMIZERS)), ("stem", STEMS),
+                              ("schedule", ("", *SCHEDULES)), ("metric", METRICS), ("pooling", POOLINGS)):
             checks.one_of(name, getattr(self, name), allowed)
         check_weights("weights", self.weights, self.metric)
         for name in ("seed", "epochs", "n_train", "n_test", "image_size"):

@@ -67,14 +67,14 @@ def load_snapshots(files: Mapping[int, Path], train_set: ImageSet, average: Sequ
         yield AVERAGE, freeze(mean.module)
 
 
-def snapshot_tables(neighbors: LayerNeighbors, ks: Sequence[int] = KS) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(layers, together) of one snapshot's sweep.
+def snapshot_tables(neighbors: LayerNeighbors, ks: Sequence[int] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(layers, together) of one snapshot's sweep, for `ks` examples (default: the `KS` that were searched).
 
     layers: layer, k, accuracy, agreement, mistakes (agreement on the images that the network gets wrong; NaN without
     any) and network (its accuracy), from 0 to 1. together: `joint_correctness`, from which the claims are judged.
     """
     wrong = neighbors.network != neighbors.test_labels
-    rows = []
+    ks, rows = list(ks) or [k for k in KS if k <= next(iter(neighbors.indices.values())).shape[1]], []
     for layer in neighbors.names:
         for k, said in zip(ks, neighbors.votes(layer, ks=ks).T, strict=True):
             same = said == neighbors.network
@@ -106,9 +106,9 @@ def shares_of_epochs(verdicts: pd.DataFrame, last: int = 10) -> pd.DataFrame:
     for claim, part in by_epoch.groupby("claim", sort=False):
         end = part[part["snapshot"].astype(int).isin(late)]
         mean = about.loc[(about["claim"] == claim) & (about["snapshot"] == AVERAGE), "verdict"]
-        rows.append({"claim": claim, "snapshots": len(part), **{kind: (part["verdict"] == kind).sum() for kind in kinds},
-                     "of the last": len(end), **{f"{kind} at last": (end["verdict"] == kind).sum() for kind in kinds},
-                     **({AVERAGE: mean.iloc[0]} if len(mean) else {})})
+        row = {"claim": claim, "snapshots": len(part)} | {kind: (part["verdict"] == kind).sum() for kind in kinds}
+        row |= {"of the last": len(end)} | {f"{kind} at last": (end["verdict"] == kind).sum() for kind in kinds}
+        rows.append(row | ({AVERAGE: mean.iloc[0]} if len(mean) else {}))
     return pd.DataFrame(rows)
 
 

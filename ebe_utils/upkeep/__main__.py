@@ -1,4 +1,4 @@
-"""Upkeep of the checkout: `python -m ebe_utils.upkeep` publish, keep, frontier, reference, results, draw or trial."""
+"""Upkeep of the checkout: `python -m ebe_utils.upkeep publish`, keep, frontier, snapshots, reference and others."""
 
 import argparse
 import sys
@@ -10,9 +10,11 @@ from ..study.cli import read, reported
 from ..study.domains import DOMAINS
 from ..study.notebooks import run_notebooks
 from ..study.parameters import Parameters
+from ..study.recipes import RECIPES
 from ..study.run import Run
 from ..study.step import notebook_of
 from .committed import REFERENCE, keep_domain_run, keep_results, update_results
+from .conditions import keep_recipe, keep_snapshots
 from .drawing import draw
 from .frontiers import keep_frontier
 from .publishing import publish
@@ -37,6 +39,14 @@ def parser() -> argparse.ArgumentParser:
                                   allow_abbrev=False)
     reasons.add_argument("names", nargs="+", metavar="RUN", help="name of a run's folder with a trained network")
     reasons.add_argument("--refits", type=int, default=25, help="mistakes whose last layer is refitted (%(default)s)")
+    over = commands.add_parser("snapshots", help="train with snapshots, sweep each, and keep the tables",
+                               allow_abbrev=False)
+    over.add_argument("names", nargs="+", metavar="RUN", help="as of a run's folder: fashion_mnist-paper-seed1")
+    grid = commands.add_parser("recipes", help="judge the claims by other recipes on parts of data sets",
+                               allow_abbrev=False)
+    grid.add_argument("names", nargs="+", metavar="DATASET", help="mnist, fashion_mnist, cifar10")
+    grid.add_argument("--seeds", type=int, default=1, help="seeds of each (%(default)s)")
+    grid.add_argument("--recipe", action="append", choices=tuple(RECIPES), help="only this one; may be given again")
     commands.add_parser("results", help="write the tables of docs/results.md anew", allow_abbrev=False)
     tried = commands.add_parser("trial", help="kill, damage and starve a small run, and write docs/trial.md",
                                 allow_abbrev=False)
@@ -56,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = {one.name: value for one in fields(Sizes) if (value := getattr(options, one.name)) is not None}
         return min(1, report(replace({"short": SHORT, "long": LONG}[options.size], **given)))
     return reported({"publish": _publish, "draw": draw, "results": update_results,
+                     "snapshots": lambda: [keep_snapshots(name) for name in options.names],
+                     "recipes": lambda: _recipes(options),
                      "frontier": lambda: [keep_frontier(name, options.refits) for name in options.names]}.get(
         options.command, lambda: _keep(options)))
 
@@ -65,11 +77,21 @@ def _publish() -> None:
     update_results()
 
 
+def _recipes(options: argparse.Namespace) -> None:
+    for seed in range(options.seeds):
+        for recipe in options.recipe or RECIPES:
+            for dataset in options.names:
+                keep_recipe(dataset, recipe, seed)
+
+
 def _keep(options: argparse.Namespace) -> None:
     known = Run.kept(REFERENCE)
     for name in " ".join(options.names).split() or known:  # RUNS="a b" comes as one word
         if options.command == "keep" and name.split("-")[0] in DOMAINS:
             print("kept:", keep_domain_run(name))
+            continue
+        if options.command == "reference" and name.startswith("snapshots/"):
+            print("kept:", keep_snapshots(name.removeprefix("snapshots/")))
             continue
         if options.command == "reference":
             if name not in known:

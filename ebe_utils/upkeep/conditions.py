@@ -11,7 +11,6 @@ from ..datasets import load_dataset
 from ..files import write_text
 from ..geometry import layer_geometry
 from ..layer_neighbors import layer_neighbors
-from ..layers import conv_layers
 from ..study.recipes import RECIPES, judge_readings, train_recipe
 from ..study.run import Run
 from ..study.snapshots import (
@@ -28,6 +27,7 @@ from .publishing import CHECKOUT
 SNAPSHOTS = CHECKOUT / "data" / "reference" / "snapshots"
 GRID = CHECKOUT / "data" / "reference" / "recipes"
 N_TRAIN, N_TEST, GRID_EPOCHS = 10_000, 2_000, 20  # of each training of the grid
+LAYERS = (12, 14, 15, 16, 20)  # around layer 15, and the other second convolutions that drop or do not
 SAMPLE = 5_000, 1_000  # images by which the geometry of a snapshot's layers is measured
 
 
@@ -36,7 +36,7 @@ def keep_snapshots(name: str, folder: Path = SNAPSHOTS, epochs: Iterable[int] = 
 
     name: as of a run's folder, "fashion_mnist-paper-seed1". layers.csv: `snapshot_tables` of each snapshot;
     together.csv.gz: the upper half of `joint_correctness`; verdicts.csv: the claims judged at each; geometry.csv:
-    `layer_geometry` of layers 11 to 20. `last`: epochs whose weights are averaged. Everything that is finished is
+    `layer_geometry` of `LAYERS`. `last`: epochs whose weights are averaged. Everything that is finished is
     found again after an interruption.
     """
     dataset, profile, seed = name.rsplit("-", 2)
@@ -52,7 +52,7 @@ def keep_snapshots(name: str, folder: Path = SNAPSHOTS, epochs: Iterable[int] = 
         if part.exists():
             continue
         layers, together = snapshot_tables(layer_neighbors(model, train_set, test_set, progress=False))
-        geometry = layer_geometry(model, *small, [number for number in conv_layers(model) if number > 10])
+        geometry = layer_geometry(model, *small, LAYERS)
         write_text(place / f"{snapshot}.together.csv", together.to_csv())
         write_text(place / f"{snapshot}.geometry.csv", geometry.to_csv(index=False, float_format="%.5g"))
         write_text(part, layers.to_csv(index=False, float_format="%.6g"))

@@ -20,7 +20,8 @@ def publish(run: Run, folder: Path = CHECKOUT / "notebooks", figures: Path = CHE
     for path in notebook_paths(run.path / "notebooks"):
         write_text(Path(folder) / path.name, clean(json.loads(path.read_text(encoding="utf-8"))))
     steps = [(run.path / step, run.parameters.dataset if step == "figures" else step.split("-")[0]) for step in
-             ("figures", "claims", "evaluation", "choosing", "choosing-gains", "methods", "similarity", "reason")]
+             ("figures", "claims", "evaluation", "choosing", "choosing-gains", "methods", "similarity", "conditions",
+              "reason")]
     steps += [(runs_root() / f"{word}-{dataset}-seed0" / word, word) for word, dataset in DOMAINS.items()]
     for step, target in steps:
         shutil.copytree(step, Path(figures) / target, dirs_exist_ok=True,

@@ -1,0 +1,119 @@
+"""When the paper's claims hold: by the recipe, over training, and over recipes, read from committed tables."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..paths import reference_root
+from .claims import judge_claims
+from .results import run_table
+from .run import Run
+from .snapshots import AVERAGE
+
+# The claims and readings, in short; which data set each is about is decided by `judge_claims`.
+CLAIMS = {"1a": "all layers but the first beat the network", "1b": "all but the last beat it",
+          "2a": "layers 9 to 20 beat it", "2b": "layers 1 to 9 beat it", "3": "a middle layer is best",
+          "4": "the layer matters more than k", "5": "layers 16 and 19 are on a par with the network",
+          "6": "layer 15 drops", "7": "k = 10 is the compromise", "8": "ten examples lose no accuracy"}
+KINDS = ("holds", "undecided", "does not hold")
+
+
+def kept_snapshots(table: str, root: str | Path | None = None) -> pd.DataFrame:
+    """One of the tables of all trainings with snapshots (layers, geometry, verdicts), with a column run."""
+    files = sorted(Path(root or reference_root() / "snapshots").glob(f"*/{table}.csv"))
+    parts = [pd.read_csv(file, dtype={"snapshot": str, "claim": str}).assign(run=file.parent.name) for file in files]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def kept_recipes(table: str, root: str | Path | None = None) -> pd.DataFrame:
+    """The claims or the layers of all trainings by other recipes."""
+    file = Path(root or reference_root() / "recipes") / f"{table}.csv"
+    return pd.read_csv(file, dtype={"claim": str}) if file.exists() else pd.DataFrame()
+
+
+def when_claims_hold(runs: Iterable[Run], snapshots: pd.DataFrame, recipes: pd.DataFrame) -> pd.DataFrame:
+    """For each claim and data set in how many cases it holds / is undecided / does not hold.
+
+    Columns: claim, data set; at the recipe, over whole runs with different seeds; while training, over the epochs of
+    `snapshots` (verdicts, without the averaged networks); averaged, of the averaged networks; other recipes, over the
+    trainings and readings of `recipes` (claims). A cell "2 / 1 / 0" means 2 hold, 1 undecided, 0 do not; "–": none.
+    """
+    parts = []
+    for run in runs:
+        if run.parameters.profile == "paper":
+            together = run_table(run, "together.csv", index_col=0)
+            dataset = run.parameters.dataset
+            parts.append(judge_claims(together, dataset)[["claim", "verdict"]].assign(
+                dataset=dataset, column="at the recipe"))
+    if len(snapshots):
+        epochs = snapshots.assign(dataset=snapshots["run"].str.split("-").str[0], column=np.where(
+            snapshots["snapshot"] == AVERAGE, "averaged", "while training"))
+        parts.append(epochs[["claim", "verdict", "dataset", "column"]])
+    if len(recipes):
+        parts.append(recipes[["claim", "verdict", "dataset"]].assign(column="other recipes"))
+    cases = pd.concat(parts, ignore_index=True)
+    cases = cases[cases["verdict"].isin(KINDS)]
+    rows = []
+    for claim, words in CLAIMS.items():
+        for dataset, part in cases[cases["claim"] == claim].groupby("dataset"):
+            counts = {column: " / ".join(str((of["verdict"] == kind).sum()) for kind in KINDS)
+                      for column, of in part.groupby("column")}
+            rows.append({"claim": f"{claim}: {words}", "data set": dataset,
+                         **{column: counts.get(column, "–") for column in
+                            ("at the recipe", "while training", "averaged", "other recipes")}})
+    return pd.DataFrame(rows)
+
+
+def leads(layers: pd.DataFrame, k: int = 10) -> pd.DataFrame:
+    """How the votes of k examples stand to the network at each snapshot of `layers`.
+
+    Returns run, snapshot, network, ahead (convolutions whose vote is more accurate than the network, of 20), and the
+    accuracies of layers 9, 14, 15 and 19, from 0 to 1.
+    """
+    at = layers[(layers["k"] == k) & (layers["layer"] > 0)]
+    table = at.pivot(index=["run", "snapshot"], columns="layer", values="accuracy")
+    network = at.groupby(["run", "snapshot"])["network"].first()
+    found = pd.DataFrame({"network": network, "ahead": table.gt(network, axis=0).sum(axis=1),
+                          **{f"layer {layer}": table[layer] for layer in (9, 14, 15, 19)}}).reset_index()
+    return found.assign(order=found["snapshot"].map(epoch_of)).sort_values(["run", "order"], ignore_index=True).drop(
+        columns="order")
+
+
+def epoch_of(snapshot: str) -> float:
+    """The epoch of a snapshot as a number, after all others for the averaged network."""
+    return float("inf") if snapshot == AVERAGE else float(snapshot)
+
+
+def steadiness(layers: pd.DataFrame, last: int = 10, k: int = 10) -> pd.DataFrame:
+    """Standard deviation of the accuracy over the last epochs, in points: network and votes of each layer, by run.
+
+    Returns run, epochs, network, layer 14, median layer (of all convolutions), averaged (accuracy of the averaged
+    network minus the mean of these epochs, in points; NaN without one).
+    """
+    rows = []
+    for run, table in layers[(layers["k"] == k) & (layers["layer"] > 0)].groupby("run"):
+        epochs = sorted({name for name in table["snapshot"] if name != AVERAGE}, key=epoch_of)[-last:]
+        late = table[table["snapshot"].isin(epochs)]
+        spread = late.pivot(index="snapshot", columns="layer", values="accuracy").std() * 100
+        network = late.groupby("snapshot")["network"].first() * 100
+        mean = table.loc[table["snapshot"] == AVERAGE, "network"]
+        rows.append({"run": run, "epochs": len(epochs), "network": network.std(), "layer 14": spread[14],
+                     "median layer": spread.median(),
+                     "averaged": 100 * mean.iloc[0] - network.mean() if len(mean) else float("nan")})
+    return pd.DataFrame(rows)
+
+
+def by_chance(verdicts: Mapping[str, Iterable[bool]]) -> tuple[int, int, float]:
+    """(settings, most claims that one setting satisfies, expected number of settings that satisfy as many by chance).
+
+    verdicts: {claim: whether it holds in each setting}. By chance: each claim holds in a setting with its own rate over
+    all settings, independently of the others (a Poisson binomial distribution).
+    """
+    table = np.array([list(held) for held in verdicts.values()], dtype=float)  # (claims, settings)
+    most = int(table.sum(0).max())
+    chances = np.array([1.0])  # of 0, 1, ... claims
+    for rate in table.mean(1):
+        chances = np.convolve(chances, [1 - rate, rate])
+    return table.shape[1], most, float(table.shape[1] * chances[most:].sum())
