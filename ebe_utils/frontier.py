@@ -118,6 +118,29 @@ class Frontier:
                          "accuracy": 100 * (shares.argmax(1) == self.truth).mean()})
         return pd.DataFrame(rows)
 
+    def bounds(self, judge: LastLayer, refits: int = 100) -> pd.DataFrame:
+        """What no choice among the nearest can exceed: rows as of `table`, for each number of candidates.
+
+        Of the candidates those k are taken whose removal costs the network's answer most by the judge itself, to first
+        order. This is no method but the end of the scale at that nearness: what is chosen and what judges are the same.
+        Of the network's mistakes only; agreement, TV and accuracy over all images are NaN.
+        """
+        wrong, choices = self.wrong, {}
+        for c in self.candidates:
+            at = self.near[:, :self.k].copy()
+            start = 0
+            for effects in judge.effects(self.features[wrong], self.answers[wrong]):
+                rows = wrong[start:start + len(effects)]
+                near = self.near[rows, :c]
+                best = (-np.take_along_axis(effects, near, 1)).argsort(1, kind="stable")[:, :self.k]
+                at[rows] = np.take_along_axis(near, np.sort(best, 1), 1)
+                start += len(rows)
+            choices[f"most relied on, of {c} (bound)"] = at, None
+        rows = self.table(judge, choices, refits)
+        ranks = self._nearer([at for at, _ in choices.values()])
+        rows["near"] = [100 * rank[wrong].mean() if len(wrong) else np.nan for rank in ranks]
+        return rows.assign(**dict.fromkeys(["agreement", "TV", "accuracy"], np.nan))
+
     def _chosen(self, c, choice):
         ranks, weights = self.view.choose(self.near[:, :c], self.proba, self.features, choice, self.k)
         return np.take_along_axis(self.near, ranks, 1), weights

@@ -1,5 +1,7 @@
 """Choices of examples on one network, by four measures: each against what another part of the package or NumPy says."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -73,6 +75,22 @@ def test_reliance_of_the_most_influential_is_whole(frontier):
     row = frontier.table(judge, {"best": (best, None), "worst": (effects.argsort(1)[:, :5], None)}, 4)
     assert row["reliance"][0] == pytest.approx(100) and row["refit"][0] == pytest.approx(100)
     assert row["reliance"][1] < 0 and row["refit"][1] < 0
+
+
+def test_no_choice_of_the_candidates_exceeds_the_bound(frontier):
+    """Against every set of five of the nearest ten, by brute force, and against what the methods choose."""
+    judge, wrong = frontier.judge((10,)), frontier.wrong
+    bound = frontier.bounds(judge, 2).set_index("choice")
+    rows = frontier.table(judge, refits=2).set_index("choice")
+    effects = np.concatenate(list(judge.effects(frontier.features[wrong], frontier.answers[wrong])))
+    most = np.sort(effects, 1)[:, -5:].sum(1)
+    near = np.take_along_axis(effects, frontier.near[wrong, :10], 1)
+    best = np.max([near[:, list(five)].sum(1) for five in itertools.combinations(range(10), 5)], axis=0)
+    assert bound.loc["most relied on, of 10 (bound)", "reliance"] == pytest.approx(100 * np.mean(best / most))
+    for c in (10, 30):
+        limit = bound.loc[f"most relied on, of {c} (bound)"]
+        assert limit["reliance"] >= rows.loc[f"influence, of {c}", "reliance"] - 1e-9
+        assert np.isnan(limit["agreement"]) and 0 <= limit["near"] <= 100 * c / frontier.n
 
 
 def test_examples_without_weight_stay(frontier):

@@ -30,6 +30,7 @@ def keep_frontier(name: str, refits: int = 25, folder: Path = FOLDER) -> Path:
         refitted = frontier.table(judge, {choice: choices[choice]}, refits)
         for column in ("refit", "refit low", "refit high"):
             table.loc[table["choice"] == choice, column] = refitted[column][0]
+    table = pd.concat([table, frontier.bounds(judge, refits)], ignore_index=True)
     return write_frontier(table, run.name, judge.ridge, refits, folder)
 
 
@@ -48,8 +49,11 @@ def frontier_table(tables: pd.DataFrame) -> pd.DataFrame:
         low, high = row["refit low"], row["refit high"]
         return "" if pd.isna(row["refit"]) else f"{row['refit']:.1f} ({low:.1f} to {high:.1f})"
 
+    def column(name: str, digits: int) -> pd.Series:
+        return tables[name].map(lambda value: "" if pd.isna(value) else f"{value:.{digits}f}")
+
     return pd.DataFrame({
-        "run": tables["run"], "choice": tables["choice"], "agreement": tables["agreement"].map("{:.1f}".format),
-        "on mistakes": tables["on mistakes"].map("{:.1f}".format), "TV": tables["TV"].map("{:.3f}".format),
-        "near": tables["near"].map("{:.2f}".format), "reliance": tables["reliance"].map("{:.1f}".format),
-        "refit (95 %)": tables.apply(interval, axis=1), "accuracy": tables["accuracy"].map("{:.1f}".format)})
+        "run": tables["run"], "choice": tables["choice"], "agreement": column("agreement", 1),
+        "on mistakes": column("on mistakes", 1), "TV": column("TV", 3), "near": column("near", 2),
+        "reliance": column("reliance", 1), "refit (95 %)": tables.apply(interval, axis=1),
+        "accuracy": column("accuracy", 1)})
