@@ -2,6 +2,7 @@
 
 import itertools
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +11,8 @@ from sklearn.metrics.pairwise import cosine_distances
 from ebe_utils import EBEClassifier, embed
 from ebe_utils.frontier import Frontier
 from ebe_utils.network_examples import total_variation
-from ebe_utils.upkeep.frontiers import FOLDER, write_frontier
+from ebe_utils.upkeep.frontiers import FOLDER, frontier_figure, kept_frontiers, write_frontier
+from ebe_utils.upkeep.publishing import CHECKOUT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -130,6 +132,20 @@ def test_committed_tables_are_possible(path):
     assert abs(table.loc["random", "reliance"]) < 5
     refitted = table["refit"].notna()
     assert (table.loc[refitted, "refit low"] <= table.loc[refitted, "refit"]).all()
+
+
+def test_the_committed_figure_shows_the_committed_tables():
+    tables = kept_frontiers().set_index(["run", "choice"])
+    shown = pd.read_csv(CHECKOUT / "figures" / "frontier" / "frontier.csv").set_index(["run", "choice"])
+    np.testing.assert_allclose(shown, tables.loc[shown.index, shown.columns], rtol=1e-3)
+    assert {run for run, _ in shown.index} == {run for run, _ in tables.index}
+    figure = frontier_figure(tables.reset_index())
+    for axis, run in zip(figure.axes, dict.fromkeys(run for run, _ in tables.index), strict=True):
+        points = np.concatenate([line.get_xydata() for line in axis.lines if len(line.get_xdata()) and
+                                 line.get_marker() in ("o", "s")])
+        expected = shown.loc[run, ["near", "reliance"]].to_numpy()
+        np.testing.assert_allclose(points[np.lexsort(points.T)], expected[np.lexsort(expected.T)], rtol=1e-3)
+    plt.close(figure)
 
 
 def candidates_of(table):

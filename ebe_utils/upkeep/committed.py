@@ -15,7 +15,7 @@ from ..study import results
 from ..study.figures import accuracy_figure, save_figure, style
 from ..study.run import Run
 from ..study.step import RunError, changed_output, notebook_of, read_manifest
-from .frontiers import frontier_table
+from .frontiers import draw_frontier, frontier_table, kept_frontiers
 from .judge_tables import circularity_table, judges_table, selection_table
 from .publishing import CHECKOUT
 
@@ -110,6 +110,8 @@ def update_results(path: Path = RESULTS, root: Path = REFERENCE) -> None:
             raise ValueError(f"{path} has {places} places for the table {name!r}; it needs one, between the lines "
                              f"<!-- {name} --> and <!-- end of {name} -->.")
     write_text(path, text)
+    if Path(path) == RESULTS:
+        draw_frontier(kept_frontiers())
 
 
 def filled(text: str, name: str, table: str) -> tuple[str, int]:
@@ -130,8 +132,8 @@ def _tables(root: Path) -> dict[str, pd.DataFrame]:
         tables["texts"] = texts_table(root)
     for file in sorted((Path(root) / "benchmark").glob("*/table.csv")):
         tables[f"benchmark {file.parent.name}"] = benchmark_table(pd.read_csv(file))
-    if files := sorted((Path(root) / "frontier").glob("*.csv")):
-        tables["frontier"] = frontier_table(pd.concat([pd.read_csv(file) for file in files]))
+    if len(frontiers := kept_frontiers(Path(root) / "frontier")):
+        tables["frontier"] = frontier_table(frontiers)
     for file in sorted((Path(root) / "judges").glob("*/scores.csv")):
         scores = pd.read_csv(file)
         tables[f"judges {file.parent.name}"] = judges_table(scores)

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 
 from ..files import write_text
 from ..frontier import Frontier
+from ..study.figures import save_figure, style
 from ..study.run import Run
 from .publishing import CHECKOUT
 
@@ -40,6 +43,60 @@ def write_frontier(table: pd.DataFrame, run: str, ridge: float, refits: int, fol
     about = {"run": run, **{column: table[column] for column in table}, "ridge": ridge, "refits": refits}
     path = folder / f"{run}.csv"
     write_text(path, pd.DataFrame(about).to_csv(index=False, float_format="%.4g"))
+    return path
+
+
+# What the figure shows: (beginning of the choice's name, label, where the label stands: points right and up of it).
+SHOWN = (("layer 14, nearest", "nearest (the paper)", (4, -11)), ("convex weights", "convex weights", (7, 8)),
+         ("nearest of the answer", "nearest of the answer's class", (7, -2)), ("probabilities", "same softmax", (-7, 5)),
+         ("pooled features", "pooled features", (-7, -11)), ("influence, of", "by influence", (9, 4)),
+         ("representer", "representer points", (-7, 6)), ("random of", "random, answer's class", (0, -22)))
+
+
+def frontier_figure(tables: pd.DataFrame) -> Figure:
+    """Reliance against nearness, a panel for each run: the field's choices as circles, ours by influence as squares.
+
+    tables: as `keep_frontier` writes them, one after the other. To first order on all mistakes; each point is labelled
+    with the choice and its agreement on the network's mistakes, and ours are joined over the numbers of candidates.
+    """
+    runs = list(dict.fromkeys(tables["run"]))
+    figure, axes = plt.subplots(1, len(runs), figsize=(5.6 * len(runs), 4.2), sharey=True, squeeze=False,
+                                layout="constrained")
+    for axis, run in zip(axes[0], runs, strict=True):
+        table = tables[tables["run"] == run]
+        for start, label, beside in SHOWN:
+            part = table[table["choice"].str.startswith(start)].sort_values("near")
+            ours = start.startswith("influence")
+            color = "#D55E00" if ours else "#0072B2"
+            axis.plot(part["near"], part["reliance"], "s-" if ours else "o", color=color, markersize=6)
+            for _, row in part.iterrows():
+                word = f"{label} of {row['choice'].split()[-1]}" if ours else label
+                axis.annotate(f"{word}: {row['on mistakes']:.0f} %", (row["near"], row["reliance"]), beside,
+                              textcoords="offset points", fontsize=8, color=color, va="center",
+                              ha="left" if beside[0] > 0 else "right")
+        axis.axhline(0, color="grey", linewidth=0.8)
+        axis.set(xscale="log", title=run.split("-")[0], xlim=(0.005, 60),
+                 xlabel="mean rank of the examples (% of the training images)")
+    axes[0, 0].set_ylim(-4, None)
+    axes[0, 0].set_ylabel("reliance on the network's mistakes\n(% of the possible)")
+    return figure
+
+
+def kept_frontiers(folder: Path = FOLDER) -> pd.DataFrame:
+    """The tables of all runs, one after the other; without rows if there are none."""
+    files = sorted(folder.glob("*.csv"))
+    return pd.concat([pd.read_csv(file) for file in files], ignore_index=True) if files else pd.DataFrame()
+
+
+def draw_frontier(tables: pd.DataFrame, figures: Path = CHECKOUT / "figures") -> Path:
+    """Draw the README's figure anew, figures/frontier/frontier.png; returns its path."""
+    with plt.rc_context():
+        style()
+        figure = frontier_figure(tables)
+        shown = tables[tables["choice"].str.startswith(tuple(start for start, *_ in SHOWN))]
+        path = save_figure(figures / "frontier", "frontier", figure, shown[["run", "choice", "near", "reliance",
+                                                                              "on mistakes"]])
+        plt.close(figure)
     return path
 
 
