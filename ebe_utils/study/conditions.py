@@ -117,3 +117,20 @@ def by_chance(verdicts: Mapping[str, Iterable[bool]]) -> tuple[int, int, float]:
     for rate in table.mean(1):
         chances = np.convolve(chances, [1 - rate, rate])
     return table.shape[1], most, float(table.shape[1] * chances[most:].sum())
+
+
+def layer_15_table(geometry: pd.DataFrame, snapshots: Iterable[str] = ("1", "8", "20", "40", "60", AVERAGE),
+                   layers: Iterable[int] = (14, 15, 16)) -> pd.DataFrame:
+    """What cosine votes see at layer 15 and beside it while a network is trained, as the results page shows it.
+
+    geometry: of `kept_snapshots`. A row for each run and snapshot, a column for each layer: the share of the variance
+    in two directions, and the accuracies of ten cosine votes as they are and after whitening, in per cent.
+    """
+    at = geometry.set_index(["run", "snapshot", "layer"])[["top", "raw", "whitened"]]
+    rows = []
+    for run in dict.fromkeys(geometry["run"]):
+        for snapshot in snapshots:
+            if (run, snapshot, 15) in at.index:
+                rows.append({"run": run, "epoch": snapshot, **{f"layer {layer}": " / ".join(
+                    f"{100 * share:.1f}" for share in at.loc[(run, snapshot, layer)]) for layer in layers}})
+    return pd.DataFrame(rows)

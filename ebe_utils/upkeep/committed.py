@@ -12,6 +12,7 @@ import pandas as pd
 from ..files import write_text
 from ..paths import runs_root
 from ..study import results
+from ..study.conditions import kept_recipes, kept_snapshots, layer_15_table, steadiness, when_claims_hold
 from ..study.figures import accuracy_figure, save_figure, style
 from ..study.run import Run
 from ..study.step import RunError, changed_output, notebook_of, read_manifest
@@ -134,6 +135,12 @@ def _tables(root: Path) -> dict[str, pd.DataFrame]:
         tables[f"benchmark {file.parent.name}"] = benchmark_table(pd.read_csv(file))
     if len(frontiers := kept_frontiers(Path(root) / "frontier")):
         tables["frontier"] = frontier_table(frontiers)
+    if len(verdicts := kept_snapshots("verdicts", Path(root) / "snapshots")):
+        recipes = kept_recipes("claims", Path(root) / "recipes")
+        tables["when"] = when_claims_hold(runs, verdicts, recipes)
+        tables["layer 15"] = layer_15_table(kept_snapshots("geometry", Path(root) / "snapshots"))
+        steady = steadiness(kept_snapshots("layers", Path(root) / "snapshots"))
+        tables["steady"] = steady.round(2)
     for file in sorted((Path(root) / "judges").glob("*/scores.csv")):
         scores = pd.read_csv(file)
         tables[f"judges {file.parent.name}"] = judges_table(scores)

@@ -48,8 +48,9 @@ def write_frontier(table: pd.DataFrame, run: str, ridge: float, refits: int, fol
 
 # What the figure shows: (beginning of the choice's name, label, where the label stands: points right and up of it).
 SHOWN = (("layer 14, nearest", "nearest (the paper)", (4, -11)), ("convex weights", "convex weights", (7, 8)),
-         ("nearest of the answer", "nearest of the answer's class", (7, -2)), ("probabilities", "same softmax", (-7, 5)),
-         ("pooled features", "pooled features", (-7, -11)), ("influence, of", "by influence", (9, 4)),
+         ("nearest of the answer", "nearest of the answer's class", (7, -2)),
+         ("probabilities", "same softmax", (-7, 5)), ("pooled features", "pooled features", (-7, -11)),
+         ("influence, of", "by influence", (9, 4)),
          ("representer", "representer points", (-7, 6)), ("random of", "random, answer's class", (0, -22)))
 
 

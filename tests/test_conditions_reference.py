@@ -1,0 +1,134 @@
+"""The committed tables of trainings with snapshots, and of other recipes: every verdict is computed anew from them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ebe_utils.study.conditions import (
+    CLAIMS,
+    KINDS,
+    by_chance,
+    kept_recipes,
+    kept_snapshots,
+    layer_15_table,
+    leads,
+    steadiness,
+    when_claims_hold,
+)
+from ebe_utils.study.recipes import READINGS, RECIPES
+from ebe_utils.study.run import Run
+from ebe_utils.study.snapshots import AVERAGE, EPOCHS, read_together, verdicts_over
+from ebe_utils.upkeep.committed import REFERENCE
+from ebe_utils.upkeep.conditions import LAYERS
+
+FOLDERS = sorted((REFERENCE / "snapshots").iterdir())
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+class TestSnapshots:
+    def test_the_last_ten_epochs_and_their_average_are_there(self, folder):
+        there = list(read_together(folder / "together.csv.gz"))
+        assert {*map(str, range(51, 61)), AVERAGE, "1"} <= set(there) <= {*map(str, EPOCHS), AVERAGE}
+        for name in ("layers", "geometry", "verdicts"):
+            table = pd.read_csv(folder / f"{name}.csv", dtype={"snapshot": str})
+            assert list(dict.fromkeys(table["snapshot"])) == there
+
+    def test_every_verdict_follows_from_the_counts(self, folder):
+        verdicts = pd.read_csv(folder / "verdicts.csv", dtype={"snapshot": str, "claim": str})
+        again = verdicts_over(read_together(folder / "together.csv.gz"), folder.name.split("-")[0])
+        said = ["snapshot", "claim", "verdict"]
+        pd.testing.assert_frame_equal(verdicts[said], again[said])
+        np.testing.assert_allclose(verdicts[["measured", "low", "high"]], again[["measured", "low", "high"]], atol=1e-4)
+
+    def test_accuracies_are_those_of_the_counts(self, folder):
+        layers = pd.read_csv(folder / "layers.csv", dtype={"snapshot": str})
+        for snapshot, together in read_together(folder / "together.csv.gz").items():
+            n = together.loc["all", "all"]
+            assert n == 10_000
+            part = layers[layers["snapshot"] == snapshot]
+            assert (part["network"] - together.loc["network", "all"] / n).abs().max() < 1e-4
+            counts = [together.loc["all", f"{row.layer}/{row.k}"] for row in part.itertuples()]
+            np.testing.assert_allclose(part["accuracy"], np.array(counts) / n, atol=1e-4)
+            # Same answer on all images = the same right ones, and the same mistakes.
+            both = [together.loc["network", f"{row.layer}/{row.k}"] for row in part.itertuples()]
+            agreement = np.array(both) / n + part["mistakes"] * (1 - part["network"])
+            np.testing.assert_allclose(part["agreement"], agreement, atol=2e-4)
+
+    def test_geometry_is_possible_and_its_votes_are_near_the_sweeps(self, folder):
+        geometry = pd.read_csv(folder / "geometry.csv", dtype={"snapshot": str})
+        layers = pd.read_csv(folder / "layers.csv", dtype={"snapshot": str}).query("k == 10")
+        assert set(geometry["layer"]) == set(LAYERS)
+        columns = ["common", "top", "between", "raw", "centred", "removed", "whitened"]
+        assert geometry[columns].stack().between(0, 1).all()
+        both = geometry.merge(layers, on=["snapshot", "layer"])
+        # A twelfth of the training images and a tenth of the test images: the same picture, not the same numbers.
+        assert both["raw"].corr(both["accuracy"]) > 0.8
+
+
+def test_counts_of_claims_are_those_of_the_tables():
+    verdicts, recipes = kept_snapshots("verdicts"), kept_recipes("claims")
+    table = when_claims_hold(Run.kept(REFERENCE).values(), verdicts, recipes)
+    assert {text.split(":")[0] for text in table["claim"]} == set(CLAIMS)
+    for row in table.to_dict("records"):
+        claim, dataset = row["claim"].split(":")[0], row["data set"]
+        part = verdicts[(verdicts["claim"] == claim) & verdicts["run"].str.startswith(dataset)]
+        epochs = part[part["snapshot"] != AVERAGE]["verdict"]
+        expected = " / ".join(str(int((epochs == kind).sum())) for kind in KINDS) if len(epochs) else "–"
+        assert row["while training"] == expected
+        whole = [run for run in Run.kept(REFERENCE).values()
+                 if run.parameters.profile == "paper" and run.parameters.dataset == dataset]
+        assert sum(map(int, row["at the recipe"].split(" / "))) == len(whole)
+
+
+def test_leads_and_steadiness_are_hand_counts():
+    layers = kept_snapshots("layers")
+    folder = FOLDERS[-1].name
+    part = layers[(layers["run"] == folder) & (layers["k"] == 10) & (layers["layer"] > 0)]
+    last = part[part["snapshot"] == "60"]
+    row = leads(layers).query("run == @folder and snapshot == '60'").iloc[0]
+    assert row["ahead"] == sum(last["accuracy"] > last["network"])
+    late = part[part["snapshot"].isin(list(map(str, range(51, 61))))]
+    at_14 = late[late["layer"] == 14]
+    steady = steadiness(layers).set_index("run").loc[folder]
+    assert steady["network"] == pytest.approx(100 * np.std(at_14["network"], ddof=1))
+    assert steady["layer 14"] == pytest.approx(100 * np.std(at_14["accuracy"], ddof=1))
+    mean = part.loc[part["snapshot"] == AVERAGE, "network"].iloc[0]
+    assert steady["averaged"] == pytest.approx(100 * (mean - at_14["network"].mean()))
+
+
+def test_what_the_text_says_of_layer_15():
+    """Cosine votes at layer 15 lose more than 20 points over the training; whitened ones do not."""
+    geometry = kept_snapshots("geometry").set_index(["run", "snapshot", "layer"])
+    for folder in FOLDERS:
+        first, last = (geometry.loc[(folder.name, snapshot, 15)] for snapshot in ("8", "60"))
+        assert first["raw"] - last["raw"] > 0.15
+        assert abs(first["whitened"] - last["whitened"]) < 0.06
+        assert last["top"] > 0.95
+    table = layer_15_table(geometry.reset_index())
+    assert set(table["run"]) == {folder.name for folder in FOLDERS}
+
+
+@pytest.mark.skipif(not len(kept_recipes("claims")), reason="no other recipe is committed")
+def test_verdicts_of_recipes_follow_from_their_intervals():
+    claims, layers = kept_recipes("claims"), kept_recipes("layers")
+    assert set(claims["recipe"]) <= set(RECIPES) and set(claims["reading"]) == set(READINGS)
+    asked = claims[claims["verdict"] != "does not apply"]
+    said = np.select([asked["low"] > 0, asked["high"] < 0], ["holds", "does not hold"], "undecided")
+    assert (asked["verdict"] == said).all()
+    about = ["dataset", "recipe", "seed", "reading"]
+    assert (claims.groupby(about).size() == len(CLAIMS)).all() and (layers.groupby(about).size() == 20).all()
+    lead = layers[layers["k"] == 10].assign(lead=layers["accuracy"] - layers["network"])
+    for name, part in claims[claims["claim"] == "1a"].groupby(about):
+        smallest = lead.set_index(about).loc[name].query("layer > 1")["lead"].min()
+        assert part["measured"].item() <= smallest + 1e-4  # the smallest over every k, of which ten is one
+
+
+def test_chance_is_that_of_independent_claims():
+    tried, most, expected = by_chance({"a": [1, 1, 0, 0], "b": [1, 0, 0, 0]})
+    assert (tried, most) == (4, 2)
+    assert expected == pytest.approx(4 * 0.5 * 0.25)
+    rng = np.random.default_rng(0)
+    rates = [0.2, 0.5, 0.9]
+    held = {name: rng.random(2000) < rate for name, rate in zip("abc", rates, strict=True)}
+    tried, most, expected = by_chance(held)
+    assert most == 3 and expected == pytest.approx(2000 * np.prod([h.mean() for h in held.values()]))
