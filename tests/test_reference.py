@@ -15,13 +15,16 @@ from sklearn.neighbors import KNeighborsClassifier
 from ebe_utils.layer_neighbors import LayerNeighbors
 from ebe_utils.study.claims import judge_claims
 from ebe_utils.study.figures import accuracy_figure
+from ebe_utils.study.parameters import Parameters
 from ebe_utils.study.results import (
     AROUND_15,
+    SCORED,
     agreement_table,
     choices_table,
     evaluation_table,
     groups,
     results_table,
+    scorecards,
     seeds_table,
     taps_table,
     verdicts_table,
@@ -280,14 +283,31 @@ def test_benchmark_by_hand():
 
 def test_evaluations_side_by_side_by_hand():
     def summary(*rows):
-        return pd.DataFrame(rows, columns=["metric", "layer 14", "raw pixels", "low", "high"])
+        return pd.DataFrame(rows, columns=["metric", "value", "raw pixels", "low", "high"])
 
-    found = evaluation_table({"a": summary(("purity", 0.9, 0.5, 0.85, 0.95), ("only here", 1, 0, 1, 1)),
+    found = evaluation_table({"a": summary(("purity", 0.9, 0.5, 0.85, 0.95), ("only here", 1, 0, 1, 1)).assign(
+                                  **{"examples from": ["layer 14", "layers 4, 8"]}),
                               "b": summary(("purity", 0.1234, 0.2, 0.1, 0.15), ("only there", 0, 0, 0, 0))})
     assert found.to_dict("list") == {
-        "metric": ["purity", "only here", "only there"],
+        "metric": ["purity", "only here", "only there"], "examples from": ["layer 14", "layers 4, 8", "–"],
         "a": ["0.900 (0.850 to 0.950) / 0.500", "1.000 (1.000 to 1.000) / 0.000", "–"],
         "b": ["0.123 (0.100 to 0.150) / 0.200", "–", "0.000 (0.000 to 0.000) / 0.000"]}
+
+
+def test_a_scorecard_in_parts_is_read_as_one_in_a_piece(tmp_path):
+    rows = pd.DataFrame({"metric": ["agreement", "shift", "removal"], "value": [0.1, 0.2, 0.3]})
+    whole, parts, none = (Run(Parameters(run=name)) for name in ("whole", "parts", "none"))
+    for run in (whole, parts, none):
+        run.path = tmp_path / run.name
+        for at, step in enumerate(SCORED if run is parts else ["evaluation"] * (run is whole)):
+            (run.path / step).mkdir(parents=True)
+            table = rows[at:at + 1] if run is parts else rows.rename(columns={"value": "layer 14"})
+            table.to_csv(run.path / step / "summary.csv", index=False)
+        run.file = lambda step, name, path=run.path: path / step / name
+    found = scorecards([whole, parts, none])
+    assert list(found) == ["whole", "parts"]
+    for table in found.values():
+        pd.testing.assert_frame_equal(table, rows)
 
 
 def test_choices_by_hand():
@@ -350,14 +370,14 @@ def _measured():
     yield readme, f"Layer 19 repeats more: {deep}"
     yield findings, f"layer 19 repeats {deep}"
 
-    jaccard = {group: pd.read_csv(COMMITTED[group][0].file("evaluation", "summary.csv")).set_index("metric")
+    jaccard = {group: scorecards(COMMITTED[group][:1])[COMMITTED[group][0].name].set_index("metric")
                for group in (m, f, c)}
-    moved = {group: table.loc["stability, one pixel: Jaccard", "layer 14"] for group, table in jaccard.items()}
+    moved = {group: table.loc["stability, one pixel: Jaccard", "value"] for group, table in jaccard.items()}
     yield readme, f"index {moved[m]:.2f} on MNIST, {moved[f]:.2f} on Fashion-MNIST, {moved[c]:.2f} on CIFAR-10"
     shows = jaccard[c].loc["small network: examples that show the shortcut"]
     for page in (readme, findings):
-        yield page, f"{100 * shows['layer 14']:.0f} % of them"
-    removal = [table.loc["small network: removal, fall of probability", "layer 14"] for table in jaccard.values()]
+        yield page, f"{100 * shows['value']:.0f} % of them"
+    removal = [table.loc["small network: removal, fall of probability", "value"] for table in jaccard.values()]
     yield readme, f"by {min(removal):.2f} to {max(removal):.2f}"
 
     run = next(run for run in COMMITTED[c] if (run.path / "choosing").exists())

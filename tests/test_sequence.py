@@ -24,8 +24,8 @@ from ebe_utils.study.run import Run
 from ebe_utils.study.step import RunError, changed_output, read_manifest
 from ebe_utils.upkeep.publishing import CHECKOUT, clean
 
-STEPS = ("train", "embeddings", "attribution", "sweep", "figures", "taps", "claims", "evaluation", "choosing",
-         "choosing-gains", "methods", "similarity")
+STEPS = ("train", "embeddings", "attribution", "sweep", "figures", "taps", "claims", "faithfulness",
+         "choosing", "choosing-gains", "methods", "similarity", "stability", "retraining")
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,8 @@ import pandas as pd
 from .claims import judge_claims
 from .run import Run
 
+SCORED = ("faithfulness", "stability", "retraining")  # steps with a scorecard, of notebooks 08, 17 and 18
+
 
 def title(same: list[Run]) -> str:
     """Title of a figure over the runs of one group."""
@@ -61,19 +63,37 @@ def verdicts_table(runs: Iterable[Run], k: int = 10) -> pd.DataFrame:
     return pd.DataFrame({"claim": texts.index + ": " + texts, **columns}).reset_index(drop=True)
 
 
-def evaluation_table(summaries: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Summaries of notebook 08 side by side: a row for each metric, a column for each of {name: summary}.
+def scorecards(runs: Iterable[Run]) -> dict[str, pd.DataFrame]:
+    """{run: its scorecard}, of the runs that have one: those of notebooks 08, 17 and 18 below each other.
 
-    A cell says what the layer reaches, in parentheses its interval, and after a stroke what raw pixels reach.
+    Runs that were done when notebook 08 held all three have one of their step "evaluation".
     """
-    columns = {}
+    found = {}
+    for run in runs:
+        steps = [step for step in SCORED if (run.path / step).exists()]
+        steps = steps or ["evaluation"] * (run.path / "evaluation").exists()
+        if steps:
+            tables = [pd.read_csv(run.file(step, "summary.csv")) for step in steps]
+            found[run.name] = pd.concat(tables, ignore_index=True).rename(columns={"layer 14": "value"})
+    return found
+
+
+def evaluation_table(summaries: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Scorecards of notebooks 08, 17 and 18 side by side: a row for each metric, a column for each of {name: summary}.
+
+    A cell says what the judged examples reach, in parentheses its interval, and after a stroke what raw pixels reach.
+    A second column says where the examples come from, which earlier scorecards do not say.
+    """
+    columns, sources = {}, pd.Series(dtype=str)
     for name, table in summaries.items():
-        ends = table[["low", "high"]].map("{:.3f}".format)
-        reached = table[["layer 14", "raw pixels"]].map("{:.3f}".format)
-        columns[name] = (reached["layer 14"] + " (" + ends["low"] + " to " + ends["high"] + ") / "
-                         + reached["raw pixels"]).set_axis(table["metric"])
+        table = table.set_index("metric")
+        reached = table[["value", "low", "high", "raw pixels"]].map("{:.3f}".format)
+        columns[name] = (reached["value"] + " (" + reached["low"] + " to " + reached["high"] + ") / "
+                         + reached["raw pixels"])
+        sources = sources.combine_first(table["examples from"]) if "examples from" in table else sources
     metrics = pd.concat(summaries)["metric"].unique()
-    return pd.DataFrame(columns).reindex(metrics).fillna("–").reset_index(names="metric")
+    found = pd.DataFrame({"examples from": sources, **columns}).reindex(metrics)
+    return found.fillna("–").reset_index(names="metric")
 
 
 def choices_table(choices: dict[str, pd.DataFrame], optimism: dict[str, pd.DataFrame]) -> pd.DataFrame:

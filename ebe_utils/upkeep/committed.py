@@ -23,15 +23,15 @@ from .publishing import CHECKOUT
 REFERENCE = CHECKOUT / "data" / "reference"
 RESULTS = CHECKOUT / "docs" / "results.md"
 # What is kept of steps that not every run has been through.
-ALSO = {"evaluation": ["summary.csv"], "choosing": ["choices.csv", "optimism.csv", "ways.csv"]}
+ALSO = {**{step: ["summary.csv"] for step in results.SCORED}, "choosing": ["choices.csv", "optimism.csv", "ways.csv"]}
 
 
 def keep_results(run: Run, root: str | Path = REFERENCE, figures: str | Path = CHECKOUT / "figures") -> Path:
     """Copy what is small of a run to `root`/name: parameters, and of each step the tables and the manifest.
 
-    Needed are the steps of notebooks 01, 04, 05 and 07; those of 08 and 09 are kept where they are done. The manifest
-    lists, as outputs, what was kept, and under "not_kept" the rest (weights, neighbours, pictures), by hash. The
-    figures go to `figures`/group: pictures of images from the lowest seed that is kept, accuracies drawn anew over all
+    Needed are the steps of notebooks 01, 04, 05 and 07; those of 08, 09, 17 and 18 are kept where they are done. The
+    manifest lists, as outputs, what was kept, and under "not_kept" the rest (weights, neighbours, pictures), by hash.
+    The figures go to `figures`/group: pictures of images from the lowest seed that is kept, accuracies drawn anew over all
     of its seeds. Returns the folder of the tables. RunError if the run is not there, but only what is kept of it.
     """
     if run.committed:
@@ -126,7 +126,9 @@ def _tables(root: Path) -> dict[str, pd.DataFrame]:
     runs = Run.kept(root).values()
     tables = {"results": results.results_table(runs), "agreement": results.agreement_table(runs),
               "verdicts": results.verdicts_table(runs), "taps": results.taps_table(runs),
-              "evaluation": results.evaluation_table(_reported(runs, "evaluation", "summary.csv")),
+              "evaluation": results.evaluation_table(
+                  {"digits-quick-seed0": pd.concat([pd.read_csv(CHECKOUT / "figures" / step / "summary.csv")
+                                                    for step in results.SCORED])} | results.scorecards(runs)),
               "choices": results.choices_table(_reported(runs, "choosing", "choices.csv"),
                                                _reported(runs, "choosing", "optimism.csv"))}
     if any((Path(root) / "text").glob("*/text")):

@@ -10,6 +10,7 @@ from ..paths import runs_root
 from ..study.domains import DOMAINS
 from ..study.notebooks import notebook_paths
 from ..study.pages import without_widgets
+from ..study.results import SCORED
 from ..study.run import Run
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -20,7 +21,7 @@ def publish(run: Run, folder: Path = CHECKOUT / "notebooks", figures: Path = CHE
     for path in notebook_paths(run.path / "notebooks"):
         write_text(Path(folder) / path.name, clean(json.loads(path.read_text(encoding="utf-8"))))
     steps = [(run.path / step, run.parameters.dataset if step == "figures" else step.split("-")[0]) for step in
-             ("figures", "claims", "evaluation", "choosing", "choosing-gains", "methods", "similarity", "conditions",
+             ("figures", "claims", *SCORED, "choosing", "choosing-gains", "methods", "similarity", "conditions",
               "reason")]
     steps += [(runs_root() / f"{word}-{dataset}-seed0" / word, word) for word, dataset in DOMAINS.items()]
     for step, target in steps:
