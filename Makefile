@@ -8,6 +8,7 @@
 # make notebooks  execute the committed notebooks anew, with the defaults, and the figures that go with them
 # make reference  do the runs of data/reference again: make reference RUNS=mnist-paper-seed0 for one of them
 # make site  the pages of docs/ and the notebooks as a web site, build/site/index.html; needs no network
+# make course  notebooks for students, with solutions left out, the solutions, and slides: build/course
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,7 +22,7 @@ PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 # A text as one word of the shell, which does not act on anything in it.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: run lint check test bench trial notebooks reference site clean
+.PHONY: run lint check test bench trial notebooks reference site course clean
 
 # Every variable given on the command line is a parameter: DATASET=mnist means --dataset mnist.
 run: $(VENV)/installed
@@ -55,6 +56,9 @@ reference: $(VENV)/installed
 site: $(VENV)/installed
 	$(BIN)/sphinx-build -q -W --keep-going -c docs -d build/doctrees . build/site
 	@echo "build/site/index.html"
+
+course: $(VENV)/installed
+	@$(BIN)/python -m ebe_utils.upkeep course
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }

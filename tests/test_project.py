@@ -207,9 +207,9 @@ def test_every_import_is_declared():
 
 def test_every_dependency_is_used():
     used = set().union(*(imported(path)[1] for path in MODULES))
-    tools = {"sphinx", "myst-nb", "sphinx-book-theme", "sphinx-mathjax-offline", "hypothesis", "transformers",
-             "jupyterlab", "playwright", "nbval", "pytest", "ruff", "mypy", "import-linter", "check-jsonschema",
-             "pyyaml", "distributed"}
+    tools = {"sphinx", "myst-nb", "sphinx-book-theme", "sphinx-mathjax-offline", "sphinx-revealjs", "hypothesis",
+             "transformers", "jupyterlab", "playwright", "nbval", "pytest", "ruff", "mypy", "import-linter",
+             "check-jsonschema", "pyyaml", "distributed"}
     extras = PYPROJECT["project"]["optional-dependencies"].values()
     assert packages([*PYPROJECT["project"]["dependencies"], *(line for lines in extras for line in lines)]) <= (
         used | tools)

@@ -52,10 +52,20 @@ class _Renderer(IPythonRenderer):
         return mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
 
 
-class _Exporter(HTMLExporter):
+class OfflineMarkdown:
+    """Of an exporter to HTML: formulas as MathML, so that no script has to draw them."""
+
+    embed_images: bool
+    anchor_link_text: str
+
     @pass_context
     def markdown2html(self, context: Context, source: str) -> str:
+        """The HTML of a cell's Markdown."""
         cell, where = context.get("cell", {}), context.get("resources", {}).get("metadata", {})
         renderer = _Renderer(escape=False, attachments=cell.get("attachments", {}), embed_images=self.embed_images,
                              path=where.get("path", ""), anchor_link_text=self.anchor_link_text)
         return MarkdownWithMath(renderer=renderer).render(source)
+
+
+class _Exporter(OfflineMarkdown, HTMLExporter):
+    pass

@@ -12,10 +12,11 @@ from typing import Any
 import pandas as pd
 
 
-def check(what: str, value: Any, at_least: float | None = None, at_most: float | None = None) -> None:
+def check(what: str, value: Any, at_least: float | None = None, at_most: float | None = None, hint: str = "") -> None:
     """Print a line "PASS what value ≥ bound", or raise AssertionError with the same line and FAIL.
 
-    Without a bound, value is a truth and is not printed.
+    Without a bound, value is a truth and is not printed. hint: what a reader who fails an exercise should think of;
+    it stands below the line that says FAIL.
     """
     if at_least is None and at_most is None:
         ok, line = bool(value), what
@@ -24,7 +25,7 @@ def check(what: str, value: Any, at_least: float | None = None, at_most: float |
         bounds = [f"{sign} {bound:g}" for sign, bound in (("≥", at_least), ("≤", at_most)) if bound is not None]
         line = " ".join([f"{what} {value:.4f}", *bounds])
     if not ok:
-        raise AssertionError(f"FAIL {line}")
+        raise AssertionError(f"FAIL {line}" + (f"\nHint: {hint}" if hint else ""))
     print(f"PASS {line}")
 
 

@@ -1,4 +1,4 @@
-"""Upkeep of the checkout: `python -m ebe_utils.upkeep publish`, keep, frontier, snapshots, reference and others."""
+"""Upkeep of the checkout: `python -m ebe_utils.upkeep COMMAND`; --help lists the commands."""
 
 import argparse
 import sys
@@ -15,7 +15,9 @@ from ..study.run import Run
 from ..study.step import notebook_of
 from .committed import REFERENCE, keep_domain_run, keep_results, update_results
 from .conditions import keep_recipe, keep_snapshots
+from .course import write_course
 from .drawing import draw
+from .explorers import keep_explorers
 from .frontiers import keep_frontier
 from .publishing import publish
 from .trial import LONG, SHORT, Sizes, report
@@ -47,6 +49,11 @@ def parser() -> argparse.ArgumentParser:
     grid.add_argument("names", nargs="+", metavar="DATASET", help="mnist, fashion_mnist, cifar10")
     grid.add_argument("--seeds", type=int, default=1, help="seeds of each (%(default)s)")
     grid.add_argument("--recipe", action="append", choices=tuple(RECIPES), help="only this one; may be given again")
+    commands.add_parser("course", help="write build/course: notebooks for students, solutions, slides",
+                        allow_abbrev=False)
+    pages = commands.add_parser("explorers", help="write docs/_static/explorers, the pages that the site embeds",
+                                allow_abbrev=False)
+    pages.add_argument("names", nargs="+", metavar="RUN", help="name of a run's folder with a trained network")
     commands.add_parser("results", help="write the tables of docs/results.md anew", allow_abbrev=False)
     tried = commands.add_parser("trial", help="kill, damage and starve a small run, and write docs/trial.md",
                                 allow_abbrev=False)
@@ -65,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command == "trial":
         given = {one.name: value for one in fields(Sizes) if (value := getattr(options, one.name)) is not None}
         return min(1, report(replace({"short": SHORT, "long": LONG}[options.size], **given)))
-    return reported({"publish": _publish, "draw": draw, "results": update_results,
+    return reported({"publish": _publish, "draw": draw, "course": write_course, "results": update_results,
+                     "explorers": lambda: keep_explorers(options.names),
                      "snapshots": lambda: [keep_snapshots(name) for name in options.names],
                      "recipes": lambda: _recipes(options),
                      "frontier": lambda: [keep_frontier(name, options.refits) for name in options.names]}.get(
