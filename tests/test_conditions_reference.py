@@ -7,7 +7,6 @@ import pytest
 from ebe_utils.study.conditions import (
     CLAIMS,
     KINDS,
-    by_chance,
     kept_recipes,
     kept_snapshots,
     layer_15_table,
@@ -121,14 +120,3 @@ def test_verdicts_of_recipes_follow_from_their_intervals():
     for name, part in claims[claims["claim"] == "1a"].groupby(about):
         smallest = lead.set_index(about).loc[name].query("layer > 1")["lead"].min()
         assert part["measured"].item() <= smallest + 1e-4  # the smallest over every k, of which ten is one
-
-
-def test_chance_is_that_of_independent_claims():
-    tried, most, expected = by_chance({"a": [1, 1, 0, 0], "b": [1, 0, 0, 0]})
-    assert (tried, most) == (4, 2)
-    assert expected == pytest.approx(4 * 0.5 * 0.25)
-    rng = np.random.default_rng(0)
-    rates = [0.2, 0.5, 0.9]
-    held = {name: rng.random(2000) < rate for name, rate in zip("abc", rates, strict=True)}
-    tried, most, expected = by_chance(held)
-    assert most == 3 and expected == pytest.approx(2000 * np.prod([h.mean() for h in held.values()]))

@@ -1,6 +1,6 @@
 """When the paper's claims hold: by the recipe, over training, and over recipes, read from committed tables."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -103,20 +103,6 @@ def steadiness(layers: pd.DataFrame, last: int = 10, k: int = 10) -> pd.DataFram
                      "median layer": spread.median(),
                      "averaged": 100 * mean.iloc[0] - network.mean() if len(mean) else float("nan")})
     return pd.DataFrame(rows)
-
-
-def by_chance(verdicts: Mapping[str, Iterable[bool]]) -> tuple[int, int, float]:
-    """(settings, most claims that one setting satisfies, expected number of settings that satisfy as many by chance).
-
-    verdicts: {claim: whether it holds in each setting}. By chance: each claim holds in a setting with its own rate over
-    all settings, independently of the others (a Poisson binomial distribution).
-    """
-    table = np.array([list(held) for held in verdicts.values()], dtype=float)  # (claims, settings)
-    most = int(table.sum(0).max())
-    chances = np.array([1.0])  # of 0, 1, ... claims
-    for rate in table.mean(1):
-        chances = np.convolve(chances, [1 - rate, rate])
-    return table.shape[1], most, float(table.shape[1] * chances[most:].sum())
 
 
 def layer_15_table(geometry: pd.DataFrame, snapshots: Iterable[str] = ("1", "8", "20", "40", "60", AVERAGE),

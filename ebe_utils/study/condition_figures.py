@@ -1,0 +1,55 @@
+"""Figures of notebook 15: accuracies over a training, and how the variance lies at layer 15."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .conditions import epoch_of, leads
+from .snapshots import AVERAGE
+
+COLORS = {9: "#009E73", 12: "#009E73", 14: "#0072B2", 15: "#D55E00", 16: "#CC79A7"}
+
+
+def over_epochs(layers: pd.DataFrame, k: int = 10) -> Figure:
+    """Accuracy of the network (dashed) and of k votes at layers 9, 14 and 15 at each snapshot, a panel for each run.
+
+    layers: of `kept_snapshots`, or as `snapshot_tables` gives them, with the columns run and snapshot.
+    """
+    table = leads(layers, k)
+    table = table[table["snapshot"] != AVERAGE]
+    runs = list(dict.fromkeys(table["run"]))
+    figure, axes = plt.subplots(1, len(runs), figsize=(5.2 * len(runs), 3.4), squeeze=False, layout="constrained")
+    for axis, name in zip(axes[0], runs, strict=True):
+        part = table[table["run"] == name]
+        epochs = part["snapshot"].astype(int)
+        axis.plot(epochs, 100 * part["network"], "k--", label="network")
+        for layer in (9, 14, 15):
+            axis.plot(epochs, 100 * part[f"layer {layer}"], ".-", color=COLORS[layer], label=f"votes at layer {layer}")
+        axis.set(title=name, xlabel="epoch")
+    axes[0, 0].set_ylabel("accuracy (%)")
+    axes[0, 0].legend(fontsize=8)
+    return figure
+
+
+def variance_figure(geometry: pd.DataFrame, layers: tuple[int, ...] = (14, 15, 16)) -> Figure:
+    """Cosine votes as they are and after whitening, and the share of the variance in two directions, over the epochs.
+
+    geometry: of `kept_snapshots`; a line for each run and layer, each run with its own dashes.
+    """
+    geometry = geometry.assign(epoch=geometry["snapshot"].map(epoch_of))
+    geometry = geometry[np.isfinite(geometry["epoch"])].sort_values("epoch")
+    figure, panels = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    for name, style in zip(geometry["run"].unique(), ("-", "--", ":"), strict=False):
+        for layer in layers:
+            part = geometry[(geometry["run"] == name) & (geometry["layer"] == layer)]
+            for panel, column in zip(panels, ("raw", "whitened", "top"), strict=True):
+                panel.plot(part["epoch"], 100 * part[column], style, color=COLORS[layer],
+                           label=f"layer {layer}, {name.split('-')[0]}")
+    panels[0].set(title="cosine votes", ylabel="accuracy (%)")
+    panels[1].set(title="cosine votes after whitening", ylim=panels[0].get_ylim())
+    panels[2].set(title="variance in two directions", ylabel="share of the variance (%)", ylim=(0, 103))
+    for panel in panels:
+        panel.set_xlabel("epoch")
+    panels[2].legend(fontsize=7)
+    return figure
