@@ -14,7 +14,7 @@ COLORS = {9: "#009E73", 12: "#009E73", 14: "#0072B2", 15: "#D55E00", 16: "#CC79A
 def over_epochs(layers: pd.DataFrame, k: int = 10) -> Figure:
     """Accuracy of the network (dashed) and of k votes at layers 9, 14 and 15 at each snapshot, a panel for each run.
 
-    layers: of `kept_snapshots`, or as `snapshot_tables` gives them, with the columns run and snapshot.
+    The scale begins five points below the votes; a network that is worse is not shown there. layers: of `kept_snapshots`, or as `snapshot_tables` gives them, with the columns run and snapshot.
     """
     table = leads(layers, k)
     table = table[table["snapshot"] != AVERAGE]
@@ -26,7 +26,8 @@ def over_epochs(layers: pd.DataFrame, k: int = 10) -> Figure:
         axis.plot(epochs, 100 * part["network"], "k--", label="network")
         for layer in (9, 14, 15):
             axis.plot(epochs, 100 * part[f"layer {layer}"], ".-", color=COLORS[layer], label=f"votes at layer {layer}")
-        axis.set(title=name, xlabel="epoch")
+        lowest = 100 * part[["layer 9", "layer 14", "layer 15"]].to_numpy().min()
+        axis.set(title=name, xlabel="epoch", ylim=(lowest - 5, None))  # or the first epochs' network hides the rest
     axes[0, 0].set_ylabel("accuracy (%)")
     axes[0, 0].legend(fontsize=8)
     return figure
