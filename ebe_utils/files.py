@@ -4,11 +4,13 @@ import contextlib
 import errno
 import hashlib
 import json
+import mmap
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from safetensors import SafetensorError, safe_open
@@ -117,3 +119,13 @@ def sha256(file: Path) -> str:
     """SHA-256 of a file's contents, as hexadecimal digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def forget_pages(rows: Any) -> None:
+    """Give back the memory of a file's pages that were read, which the file keeps; rows: a memmap, or a view of one."""
+    while isinstance(rows, np.ndarray):
+        if isinstance(rows, np.memmap) and isinstance(rows.base, mmap.mmap):
+            if rows.mode in ("r", "r+") and hasattr(mmap, "MADV_DONTNEED"):
+                rows.base.madvise(mmap.MADV_DONTNEED)
+            return
+        rows = rows.base

@@ -23,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 
 from .calibration import Calibration
 from .data import ImageSet
-from .files import sync, text_checksum, write_text
+from .files import forget_pages, sync, text_checksum, write_text
 from .fingerprint import NetworkWatch, network_fingerprint
 from .inputs import Inputs, as_inputs
 from .layers import last_layer
@@ -198,6 +198,7 @@ def write_large(path: Path, array: np.ndarray, name: str = "data") -> None:
         step = max(1, 2**26 // max(1, array.nbytes // max(1, len(array))))
         for i in range(0, len(array), step):
             np.ascontiguousarray(array[i:i + step]).tofile(file)
+            forget_pages(array)
         file.flush()
         os.fsync(file.fileno())
 

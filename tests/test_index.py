@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from sklearn.metrics import pairwise_distances
 from sklearn.metrics.pairwise import haversine_distances
 
 from ebe_utils.devices import float64_device
+from ebe_utils.files import forget_pages
 from ebe_utils.search import Index, kneighbors, searcher
 from ebe_utils.search.brute_force import BruteForce
+from ebe_utils.search.index import bytes_of_bounds
 
 
 def rows_near_a_subspace(seed, n, d):
@@ -66,6 +69,7 @@ def test_a_state_of_other_embeddings_is_refused():
 
 MEASURE = """
 import sys
+from pathlib import Path
 import numpy as np
 from ebe_utils.search import Index
 
@@ -104,6 +108,40 @@ def test_an_index_takes_little_memory_beside_its_embeddings(tmp_path):
     assert held < 0.7 and peak < 0.8
     held, peak = measured("restored")
     assert held < 0.5 and peak < 0.5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_pages_that_were_read_are_given_back_whatever_view_they_were_read_through(tmp_path):
+    """The file stays the only place that holds them: the memory that /proc counts for it is none."""
+    rows = np.memmap(tmp_path / "rows", np.float32, "w+", shape=(5000, 200))
+    rows[:] = 1
+    rows.flush()
+    mapped = np.memmap(tmp_path / "rows", np.float32, "r", shape=(5000, 200))
+    del rows
+
+    def resident():
+        lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+        return sum(int(next(line for line in lines if line.startswith("Rss:")).split()[1]) for line in lines
+                   if line.endswith(str(tmp_path / "rows")))
+
+    for view in (mapped, mapped[10:], np.asarray(mapped), np.asarray(mapped[10:])[:, :3]):
+        assert np.asarray(mapped).sum() == 1e6 and resident() > 3000
+        forget_pages(view)
+        assert resident() == 0
+    forget_pages(np.ones((3, 3)))
+
+
+def test_what_bounds_take_is_known_before(monkeypatch):
+    train = rows_near_a_subspace(0, 6000, 400)
+    needed = bytes_of_bounds(*train.shape)
+    process = type("Process", (), {"memory_info": lambda self: type("Info", (), {"rss": 0})})
+    monkeypatch.setattr("ebe_utils.search.index.psutil.Process", process)
+    monkeypatch.setattr("ebe_utils.search.index.BLOCK", 2**16)
+    assert Index(train, memory_budget=(needed + 1) / 2**30).basis is not None
+    assert Index(train, memory_budget=(needed - 1) / 2**30).basis is None
+    assert bytes_of_bounds(10, 4) == 0  # brute force
+    held = sum(part.nbytes for part in Index(train).state().values())
+    assert held < needed
 
 
 def test_a_memory_budget_is_kept_or_refused(monkeypatch):

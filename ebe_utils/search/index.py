@@ -1,6 +1,5 @@
 """Training embeddings that are held and made ready once, for queries that come later."""
 
-import mmap
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 
 from ..checks import real
 from ..devices import float64_device
+from ..files import forget_pages
 from .bounded import NearestLists, search
 from .brute_force import BruteForce
 from .engines import check_engine, check_k
@@ -52,7 +52,7 @@ class Index:
         if self.basis is None:
             for i in range(0, n, self._step):
                 check_lengths(lengths(self.train[i:i + self._step]), metric, "the training embeddings", i)
-                _forget_pages(train)
+                forget_pages(train)
         self._moved = None  # the rows on another device
         if self.device.type != "cpu":
             self._moved = torch.from_numpy(np.array(self.train)).to(self.device)
@@ -67,12 +67,14 @@ class Index:
             here = self.basis.project(queries, "the queries").bounds(self.basis, self._coarse, False)
             lists = NearestLists(len(queries), k)
             search(self.basis, here, self.bounds, lists)
+            forget_pages(self.train)
             return lists.distances, lists.indices
         found = BruteForce(torch.from_numpy(np.array(queries)).to(self.device), k, self.metric)
         found.block = BLOCK
         for i in range(0, self.shape[0], self._step):
             part = slice(i, i + self._step)
             found.add(torch.from_numpy(np.array(self.train[part])) if self._moved is None else self._moved[part])
+            forget_pages(self.train)
         return found.result()
 
     def state(self) -> dict[str, np.ndarray]:
@@ -127,7 +129,7 @@ class Index:
         some = np.empty((len(at), d), np.float32)
         for i in range(0, len(at), 256):
             some[i:i + 256] = self.train[at[i:i + 256]]
-            _forget_pages(train)
+            forget_pages(train)
         basis = Basis(some, str(self.metric), rank)
         del some
         if basis.rank == 0:
@@ -138,7 +140,7 @@ class Index:
             part = basis.project(self.train[i:i + step], "the training embeddings", i)
             for held, new in ((scale, part.scale), (low, part.low), (norm, part.norm)):
                 held[i:i + step] = new
-            _forget_pages(train)
+            forget_pages(train)
         self.basis, self._coarse = basis, min(_COARSE, basis.rank)
         self.bounds = Projection(self.train, scale, low, norm).bounds(basis, self._coarse, True)
 
@@ -148,7 +150,7 @@ class Index:
             return True
         budget, (n, d) = real("memory_budget", memory_budget) * 2**30, self.shape
         have = psutil.Process().memory_info().rss
-        bounds = have + n * (8 * (rank + 4) + 48) + 5 * 4 * min(n * d, SAMPLE)
+        bounds = have + bytes_of_bounds(n, d, rank)
         least = have + 6 * 8 * max(BLOCK, d) + 4 * n * d * (self.device.type != "cpu")
         if rank and bounds <= budget:
             return True
@@ -160,16 +162,18 @@ class Index:
         return False
 
 
+def bytes_of_bounds(n: int, d: int, rank: int | None = None) -> int:
+    """Bytes that an `Index` of n embeddings of d dimensions takes at most beside them, while it is made.
+
+    rank: of the fine bound; None for that which an index has by itself. 0 where nothing is made ready.
+    """
+    rank = min(_DIRECTIONS, d // 6, n // 4) * (n * d > _SMALL) if rank is None else rank
+    return (n * (8 * (rank + 4) + 48) + 5 * 4 * min(n * d, SAMPLE)) if rank else 0
+
+
 def _probe(rows: np.ndarray) -> np.ndarray:
     """Lengths of a few rows, which know the embeddings again."""
     return lengths(np.array(rows[spread(len(rows), _PROBES)]))
-
-
-def _forget_pages(rows: Any) -> None:
-    """Give back the memory of a file's pages that were read, which the file keeps."""
-    if isinstance(rows, np.memmap) and rows.mode in ("r", "r+") and isinstance(rows.base, mmap.mmap) and hasattr(
-            mmap, "MADV_DONTNEED"):
-        rows.base.madvise(mmap.MADV_DONTNEED)
 
 
 def kneighbors(train: Any, queries: Any, k: int, metric: Metric = "cosine") -> tuple[np.ndarray, np.ndarray]:

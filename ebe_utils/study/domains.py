@@ -13,7 +13,8 @@ from .parameters import Parameters
 from .run import Run
 from .step import NOTEBOOK_OF, RunError
 
-DOMAINS = {"text": "docstrings", "series": "gunpoint"}  # {first word of the run: the notebook's data set by default}
+# {first word of the run: the notebook's data set by default}
+DOMAINS = {"text": "docstrings", "series": "gunpoint", "transfer": "written_digits"}
 
 
 def own_parameters(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # another version is done again. Steps that are not named here have version 1.
 CODE = {"train": 1, "embeddings": 1, "attribution": 1, "sweep": 1, "figures": 1, "taps": 1, "claims": 1,
         "faithfulness": 1, "choosing": 1, "checkpoints": 1, "methods": 1, "similarity": 1, "text": 1, "series": 1,
-        "reason": 1, "stability": 1, "retraining": 1, "conditions": 1}
+        "transfer": 1, "reason": 1, "stability": 1, "retraining": 1, "conditions": 1}
 NOTEBOOK_OF = {"train": "notebooks/01_train.ipynb", "embeddings": "notebooks/02_embeddings.ipynb",
                "attribution": "notebooks/03_attribution.ipynb", "sweep": "notebooks/04_layer_sweep.ipynb",
                "figures": "notebooks/05_figures.ipynb", "taps": "notebooks/07_claims.ipynb",
@@ -28,6 +28,7 @@ NOTEBOOK_OF = {"train": "notebooks/01_train.ipynb", "embeddings": "notebooks/02_
                "choosing": "notebooks/09_choosing.ipynb", "checkpoints": "notebooks/10_methods_compared.ipynb",
                "methods": "notebooks/10_methods_compared.ipynb", "similarity": "notebooks/11_why_similar.ipynb",
                "text": "notebooks/12_text.ipynb", "series": "notebooks/13_time_series.ipynb",
+               "transfer": "notebooks/14_transfer.ipynb",
                "reason": "notebooks/16_the_networks_reason.ipynb",
                "conditions": "notebooks/15_conditions.ipynb",
                "stability": "notebooks/17_stability_and_outsiders.ipynb",
