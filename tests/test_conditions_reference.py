@@ -1,9 +1,11 @@
 """The committed tables of trainings with snapshots, and of other recipes: every verdict is computed anew from them."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
+from ebe_utils.study.condition_figures import over_epochs, variance_figure
 from ebe_utils.study.conditions import (
     CLAIMS,
     KINDS,
@@ -120,3 +122,24 @@ def test_verdicts_of_recipes_follow_from_their_intervals():
     for name, part in claims[claims["claim"] == "1a"].groupby(about):
         smallest = lead.set_index(about).loc[name].query("layer > 1")["lead"].min()
         assert part["measured"].item() <= smallest + 1e-4  # the smallest over every k, of which ten is one
+
+
+def test_figures_draw_the_tables():
+    layers, geometry = kept_snapshots("layers"), kept_snapshots("geometry")
+    figure = over_epochs(layers)
+    for axis, run in zip(figure.axes, sorted(set(layers["run"])), strict=True):
+        part = layers[(layers["run"] == run) & (layers["k"] == 10) & (layers["layer"] == 14)]
+        part = part[part["snapshot"] != AVERAGE].set_index("snapshot")
+        drawn = {line.get_label(): line.get_xydata() for line in axis.lines}
+        for label, column in (("network", "network"), ("votes at layer 14", "accuracy")):
+            expected = [(int(epoch), 100 * value) for epoch, value in part[column].items()]
+            np.testing.assert_allclose(drawn[label], sorted(expected))
+    plt.close(figure)
+    figure = variance_figure(geometry)
+    folder = FOLDERS[0].name
+    part = geometry[(geometry["run"] == folder) & (geometry["layer"] == 15) & (geometry["snapshot"] != AVERAGE)]
+    for panel, column in zip(figure.axes, ("raw", "whitened", "top"), strict=True):
+        drawn = next(line for line in panel.lines if line.get_label() == f"layer 15, {folder.split('-')[0]}")
+        expected = sorted((int(row["snapshot"]), 100 * row[column]) for row in part.to_dict("records"))
+        np.testing.assert_allclose(drawn.get_xydata(), expected)
+    plt.close(figure)

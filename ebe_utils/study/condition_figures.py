@@ -14,7 +14,8 @@ COLORS = {9: "#009E73", 12: "#009E73", 14: "#0072B2", 15: "#D55E00", 16: "#CC79A
 def over_epochs(layers: pd.DataFrame, k: int = 10) -> Figure:
     """Accuracy of the network (dashed) and of k votes at layers 9, 14 and 15 at each snapshot, a panel for each run.
 
-    The scale begins five points below the votes; a network that is worse is not shown there. layers: of `kept_snapshots`, or as `snapshot_tables` gives them, with the columns run and snapshot.
+    The scale begins five points below the votes; a network that is worse is not shown there. layers: of
+    `kept_snapshots`, or as `snapshot_tables` gives them, with the columns run and snapshot.
     """
     table = leads(layers, k)
     table = table[table["snapshot"] != AVERAGE]
