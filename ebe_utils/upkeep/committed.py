@@ -30,8 +30,8 @@ def keep_results(run: Run, root: str | Path = REFERENCE, figures: str | Path = C
 
     Needed are the steps of notebooks 01, 04, 05 and 07; those of 08, 09, 17 and 18 are kept where they are done. The
     manifest lists, as outputs, what was kept, and under "not_kept" the rest (weights, neighbours, pictures), by hash.
-    The figures go to `figures`/group: pictures of images from the lowest seed that is kept, accuracies drawn anew over all
-    of its seeds. Returns the folder of the tables. RunError if the run is not there, but only what is kept of it.
+    The figures go to `figures`/group: pictures of images from the lowest seed that is kept, accuracies drawn anew over
+    all of its seeds. Returns the folder of the tables. RunError if the run is not there, but only what is kept of it.
     """
     if run.committed:
         raise RunError(f"there is no run {run.name} on this machine, only what is kept of it, in {run.path}; do it "
