@@ -22,7 +22,10 @@ from ebe_utils.study.results import (
     agreement_table,
     choices_table,
     evaluation_table,
+    faithfulness,
+    faithfulness_table,
     groups,
+    reliance_table,
     results_table,
     scorecards,
     seeds_table,
@@ -202,6 +205,31 @@ def test_agreement_by_hand(kept):
                          (vote == found.network)[wrong].mean()])
     for layer, name in ((0, "raw pixels"), (14, "layer 14")):
         assert row[name] == " / ".join(f"{100 * value:.1f}" for value in np.mean(shares[layer], axis=0))
+
+
+def test_faithfulness_of_one_run_by_hand(kept):
+    run = kept[0]
+    found = LayerNeighbors.load(run.file("sweep", "neighbors.safetensors"))
+    wrong = found.network != found.test_labels
+    votes = {layer: np.array([np.bincount(found.train_labels[i[:5]], minlength=10).argmax()
+                              for i in found.indices[layer]]) for layer in (0, 9)}
+    table = faithfulness_table(run, [0, 9], k=5)
+    assert table["examples by"].tolist() == ["raw pixels", "layer 9"]
+    expected = [[100 * (vote == found.test_labels).mean(), 100 * (vote == found.network).mean(),
+                 100 * (vote == found.network)[wrong].mean()] for vote in votes.values()]
+    np.testing.assert_allclose(table[["accuracy", "agreement", "on mistakes"]], expected)
+    assert faithfulness(run, 9, 5)["mistakes"] == wrong.sum()
+
+
+def test_reliance_on_whole_data_sets_is_that_of_the_committed_tables():
+    table = reliance_table().set_index(["run", "examples"])
+    for file in (CHECKOUT / "data" / "reference" / "frontier").glob("*.csv"):
+        rows = pd.read_csv(file).set_index("choice")
+        for name in ("layer 14, nearest (the paper)", "influence, of 50", "random"):
+            found = table.loc[(file.stem, name)]
+            assert found["near"] == f"{rows.loc[name, 'near']:.2f}"
+            for column in ("accuracy", "agreement", "on mistakes", "reliance"):
+                assert found[column] == rows.loc[name, column]
 
 
 def test_agreement_on_mistakes_of_a_network_without_any(kept, tmp_path):

@@ -199,12 +199,14 @@ def test_clean_keeps_outputs_and_drops_what_papermill_adds():
          "source": "k = 1", "execution_count": 1, "outputs": []},
         {"cell_type": "code", "id": "b", "metadata": {"tags": ["injected-parameters"]}, "source": "k = 2",
          "execution_count": 2, "outputs": []},
-        {"cell_type": "code", "id": "c", "metadata": {}, "source": "k", "execution_count": 3, "outputs": [
+        {"cell_type": "code", "id": "c", "source": "k", "execution_count": 3,
+         "metadata": {"alt": "A curve.", "mystnb": {"image": {"alt": "A curve."}}, "collapsed": True}, "outputs": [
             {"output_type": "display_data", "metadata": {}, "data": {"application/vnd.jupyter.widget-view+json": {}}},
             {"output_type": "execute_result", "metadata": {}, "execution_count": 3, "data": {"text/plain": "1"}}]}],
         "metadata": {"papermill": {"parameters": {}}, "widgets": {}}, "nbformat": 4, "nbformat_minor": 5}
     cleaned = json.loads(clean(raw))
     assert [c["source"] for c in cleaned["cells"]] == ["k = 1", "k"]
-    assert cleaned["cells"][0]["metadata"] == {"tags": ["parameters"]}
+    assert [c["metadata"] for c in cleaned["cells"]] == [
+        {"tags": ["parameters"]}, {"alt": "A curve.", "mystnb": {"image": {"alt": "A curve."}}}]
     assert [o["data"] for o in cleaned["cells"][1]["outputs"]] == [{"text/plain": "1"}]
     assert set(cleaned["metadata"]) == {"kernelspec", "language_info"}

@@ -1,10 +1,12 @@
 """Tables over several runs: accuracies, verdicts on the claims, measures of explanations, regret of choices."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from ..paths import reference_root
 from .claims import judge_claims
 from .run import Run
 
@@ -157,7 +159,7 @@ def agreement_table(runs: Iterable[Run], k: int = 10, layers: tuple[int, ...] = 
     for group, same in groups(runs).items():
         row: dict[str, object] = {"runs": group, "network: accuracy": None}
         for layer in layers:
-            measured = pd.DataFrame([_faithfulness(run, layer, k) for run in same]).mean()
+            measured = pd.DataFrame([faithfulness(run, layer, k) for run in same]).mean()
             row["network: accuracy"] = f"{100 * measured['network']:.1f}"
             row[f"layer {layer}" if layer else "raw pixels"] = " / ".join(
                 "–" if pd.isna(share) else f"{100 * share:.1f}"
@@ -166,15 +168,43 @@ def agreement_table(runs: Iterable[Run], k: int = 10, layers: tuple[int, ...] = 
     return pd.DataFrame(rows)
 
 
-def _faithfulness(run: Run, layer: int, k: int) -> dict[str, float]:
-    """Shares of test images: the network right, the vote right, both say the same, the same where it is wrong."""
-    at = _sweep(run).set_index(["layer", "k"]).loc[(layer, k)]
-    together = run_table(run, "together.csv", index_col=0)
+def faithfulness(run: Run, layer: int, k: int, step: str = "") -> dict[str, float]:
+    """Shares of test images: the network right, the vote right, both say the same, the same where it is wrong.
+
+    As "network", "accuracy", "agreement" and "on mistakes" (NaN if there are none), and "mistakes", their number.
+    layer: 0 for raw pixels; k: one of those in together.csv; step: the sweep, by default the run's own.
+    """
+    step = step or run.parameters.sweep_step
+    at = pd.read_csv(run.file(step, "sweep.csv")).set_index(["layer", "k"]).loc[(layer, k)]
+    together = pd.read_csv(run.file(step, "together.csv"), index_col=0)
     n, right = together.loc["all", "all"], together.loc["network", "all"]
     both_right = together.loc["network", f"{layer}/{k}"]
     same_mistake = round(at["agreement"] * n) - both_right
     return {"network": right / n, "accuracy": at["accuracy"], "agreement": at["agreement"],
-            "on mistakes": same_mistake / (n - right) if n > right else float("nan")}
+            "on mistakes": same_mistake / (n - right) if n > right else float("nan"), "mistakes": n - right}
+
+
+def faithfulness_table(run: Run, layers: Iterable[int], k: int = 10, step: str = "") -> pd.DataFrame:
+    """`faithfulness` of one run at several layers, in per cent: examples by, accuracy, agreement, on mistakes."""
+    columns = ["accuracy", "agreement", "on mistakes"]
+    rows = {layer: faithfulness(run, layer, k, step) for layer in layers}
+    table = 100 * pd.DataFrame(rows).T[columns]
+    table.index = [f"layer {layer}" if layer else "raw pixels" for layer in table.index]
+    return table.reset_index(names="examples by")
+
+
+def reliance_table(root: Path | None = None) -> pd.DataFrame:
+    """Choices of ten examples on whole data sets, in per cent: run, examples, accuracy, agreement, on mistakes, near,
+    reliance.
+
+    Of root/frontier/, by default `reference_root()`. near: mean rank of the examples at layer 14 (of the training set);
+    reliance: on the network's mistakes, to first order (`ebe_utils.reliance`).
+    """
+    parts = [pd.read_csv(file) for file in sorted((Path(root or reference_root()) / "frontier").glob("*.csv"))]
+    table = pd.concat(parts, ignore_index=True).drop(columns="examples").rename(columns={"choice": "examples"})
+    table["near"] = table["near"].map("{:.2f}".format)  # from hundredths to 50
+    shown = table["examples"].str.contains("^(?:layer 14|pooled|logits|influence|random$)")
+    return table.loc[shown, ["run", "examples", "accuracy", "agreement", "on mistakes", "near", "reliance"]]
 
 
 # Places at which an embedding can be taken around layer 15, and what is said of them: (layer, tap, cosine).

@@ -1,4 +1,4 @@
-"""The scorecard of notebooks 08, 17 and 18: metrics of an explanation, beside those of wrong explanations."""
+"""The scorecard of notebooks 08, 17 and 18: metrics of an explanation, beside explanations made wrong on purpose."""
 
 from collections.abc import Mapping
 from typing import Any

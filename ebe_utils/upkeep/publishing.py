@@ -14,6 +14,8 @@ from ..study.results import SCORED
 from ..study.run import Run
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+# Metadata of a cell that are committed; alt is what a figure shows, in words, for the HTML copies, mystnb for the site.
+KEPT = ("tags", "alt", "mystnb")
 
 
 def publish(run: Run, folder: Path = CHECKOUT / "notebooks", figures: Path = CHECKOUT / "figures") -> None:
@@ -21,21 +23,20 @@ def publish(run: Run, folder: Path = CHECKOUT / "notebooks", figures: Path = CHE
     for path in notebook_paths(run.path / "notebooks"):
         write_text(Path(folder) / path.name, clean(json.loads(path.read_text(encoding="utf-8"))))
     steps = [(run.path / step, run.parameters.dataset if step == "figures" else step.split("-")[0]) for step in
-             ("figures", "claims", *SCORED, "choosing", "choosing-gains", "methods", "similarity", "conditions",
-              "reason")]
+             ("figures", "claims", *SCORED, "choosing", "choosing-gains", "choosing-explanations", "methods",
+              "similarity", "conditions", "reason")]
     steps += [(runs_root() / f"{word}-{dataset}-seed0" / word, word) for word, dataset in DOMAINS.items()]
     for step, target in steps:
         shutil.copytree(step, Path(figures) / target, dirs_exist_ok=True,
-                        ignore=shutil.ignore_patterns("manifest.json", ".*"))
+                        ignore=shutil.ignore_patterns("manifest.json", "*.npz", ".*"))
 
 
 def clean(notebook: dict[str, Any]) -> str:
-    """The text of an executed notebook as it is committed: no injected cell, no metadata but tags, no widgets."""
+    """The text of an executed notebook as it is committed: no injected cell, no metadata but `KEPT`, no widgets."""
     cells = [c for c in notebook["cells"] if "injected-parameters" not in c["metadata"].get("tags", ())]
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number:02d}"
-        tags = cell["metadata"].get("tags")
-        cell["metadata"] = {"tags": tags} if tags else {}
+        cell["metadata"] = {name: cell["metadata"][name] for name in KEPT if cell["metadata"].get(name)}
         if cell["cell_type"] == "code":
             cell["outputs"] = without_widgets(cell["outputs"])
     notebook["cells"] = cells
