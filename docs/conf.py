@@ -4,6 +4,7 @@ The source folder is the root of the checkout, so that links between pages, note
 site as in the checkout; `include_patterns` names what belongs to the site.
 """
 
+import os
 import pkgutil
 import re
 from pathlib import Path
@@ -44,6 +45,16 @@ html_extra_path = ["_root"]  # index.html at the top leads to docs/index.html
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_theme_options = {"show_toc_level": 2, "use_fullscreen_button": False, "use_download_button": False}
+
+# The address of the repository, "https://github.com/OWNER/NAME", is the line `repository-code:` of CITATION.cff, and
+# GitHub's workflows know their own. With it, notebooks have buttons that launch them in Colab and Binder.
+_cited = re.search(r'^repository-code:\s*"?([^"\s]+)', (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M)
+_ours = os.environ.get("GITHUB_REPOSITORY")
+if repository := _cited[1] if _cited else f"https://github.com/{_ours}" if _ours else "":
+    html_theme_options |= {
+        "repository_url": repository.rstrip("/"), "repository_branch": "main", "path_to_docs": "",
+        "use_repository_button": True,
+        "launch_buttons": {"colab_url": "https://colab.research.google.com", "binderhub_url": "https://mybinder.org"}}
 
 
 def plain(app, what, name, obj, options, lines):

@@ -9,29 +9,32 @@ from pathlib import Path
 
 from ..explorer import explore
 from ..layer_neighbors import layer_neighbors
+from ..study.figures import STRIP_LAYERS
 from ..study.run import Run
 from .publishing import CHECKOUT
 
 FOLDER = CHECKOUT / "docs" / "_static" / "explorers"
-IMAGES = 60  # the first test images: not chosen, so that mistakes are as frequent among them as elsewhere
-K_MAX = 20
+SEARCHED = 60  # the first test images
 MOST = 950_000  # bytes of a page
+LAYERS = tuple(layer for layer in STRIP_LAYERS if layer != 2)  # of a large data set; of a small one, all
+SMALL = 5000  # training images: the same ones are near again and again, so that pictures of all of them fit
 
 
-def keep_explorer(name: str, folder: Path = FOLDER, images: int = IMAGES, k_max: int = K_MAX,
-                  max_bytes: int = MOST) -> Path:
-    """Write the explorer of a run's first test images at all layers to folder/DATASET.html; returns its path.
+def keep_explorer(name: str, folder: Path = FOLDER, max_bytes: int = MOST) -> Path:
+    """Write the explorer of a run to folder/DATASET.html; returns its path.
 
-    Raises RunError for a run without a trained network, ValueError where the page has no room for the images.
+    Of a small data set it has 60 test images, all layers and up to 20 examples, of a large one 16, ten and 10: so many
+    that the page has room for a picture of nearly every example. RunError for a run without a trained network.
     """
     run = Run.open(name)
     train_set, test_set = run.load_data()
-    model, parameters = run.load_model(train_set), run.parameters
-    shown = test_set.subset(range(min(images, len(test_set))))
+    model, parameters, small = run.load_model(train_set), run.parameters, len(train_set) < SMALL
+    shown = test_set.subset(range(min(SEARCHED, len(test_set))))
     search: dict[str, str] = {"pooling": parameters.pooling, "device": parameters.device}
-    found = layer_neighbors(model, train_set, shown, k=k_max, metric=parameters.metric, progress=False, **search)
-    page = explore(found, train_set, shown, model, k=min(parameters.k, k_max), max_bytes=max_bytes, **search,
-                   title=f"Which training examples vote? {parameters.dataset}, test images 1 to {len(shown)}")
+    found = layer_neighbors(model, train_set, shown, "all" if small else LAYERS, k=20 if small else 10, pixels=small,
+                            metric=parameters.metric, progress=False, **search)
+    page = explore(found, train_set, shown, model, k=10, images=SEARCHED if small else 16, max_bytes=max_bytes,
+                   title=f"Which training examples vote? {parameters.dataset}", **search)
     folder.mkdir(parents=True, exist_ok=True)
     return page.save(folder / f"{parameters.dataset}.html")
 
