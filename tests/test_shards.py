@@ -78,7 +78,7 @@ def test_a_cluster_that_loses_a_worker_answers_from_the_saved_parts(embeddings, 
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.setenv(name, "1")  # which the cluster sets, and leaves behind
     rows, labels, queries = embeddings
-    save_shards(rows, labels, tmp_path / "many", 15, metric="euclidean")
+    save_shards(rows, labels, tmp_path / "many", 40, metric="euclidean")
     killed = []
 
     def kill(client, process):

@@ -16,6 +16,7 @@ from ..study.conditions import kept_recipes, kept_snapshots, layer_15_table, ste
 from ..study.figures import accuracy_figure, save_figure, style
 from ..study.run import Run
 from ..study.step import RunError, changed_output, notebook_of, read_manifest
+from .domain_tables import domains_table, growth_table, labels_table, transfer_table
 from .frontiers import draw_frontier, frontier_table, kept_frontiers
 from .judge_tables import circularity_table, judges_table, selection_table
 from .publishing import CHECKOUT
@@ -133,6 +134,10 @@ def _tables(root: Path) -> dict[str, pd.DataFrame]:
                                                _reported(runs, "choosing", "optimism.csv"))}
     if any((Path(root) / "text").glob("*/text")):
         tables["texts"] = texts_table(root)
+    if any((Path(root) / "transfer").glob("*/transfer")):
+        tables |= {"domains": domains_table(root), "transfer": transfer_table(root), "labelled": labels_table(root)}
+    if (Path(root) / "growth" / "growth.csv").exists():
+        tables["growth"] = growth_table(pd.read_csv(Path(root) / "growth" / "growth.csv"))
     for file in sorted((Path(root) / "benchmark").glob("*/table.csv")):
         tables[f"benchmark {file.parent.name}"] = benchmark_table(pd.read_csv(file))
     if len(frontiers := kept_frontiers(Path(root) / "frontier")):
