@@ -57,11 +57,12 @@ def tcav_scores(model: nn.Module, layer: int | str, images: torch.Tensor, target
         raise ValueError(f"there are {len(randoms)} random sets; a test over them needs at least three.")
     Concept, TCAV, classifier = _captum()
     name, numbers = layer_name(model, layer), {}
-    made = []
+    made: list[Any] = []
     for number, (what, part) in enumerate([*concepts.items(), *((f"random {i}", part) for i, part in
                                                                 enumerate(randoms))]):
         numbers[number] = what
-        made.append(Concept(number, what, DataLoader(part, batch_size=len(part))))
+        images: Any = part  # DataLoader takes any sequence, not only a Dataset
+        made.append(Concept(number, what, DataLoader(images, batch_size=len(part))))
     known, chance = made[:len(concepts)], made[len(concepts):]
     sets = [[one, other] for one in known for other in chance]
     sets += [[one, chance[(i + 1) % len(chance)]] for i, one in enumerate(chance)]
@@ -107,8 +108,8 @@ def _captum() -> tuple[Any, Any, Any]:
             self.fitted: Any = None
 
         def train_and_eval(self, dataloader: DataLoader, **_: Any) -> dict:
-            values, labels = (torch.cat(part) for part in zip(*dataloader, strict=True))
-            values, labels = values.flatten(1).cpu().numpy(), labels.cpu().numpy()
+            values, labels = ((torch.cat(part).flatten(1) if part[0].ndim > 1 else torch.cat(part)).cpu().numpy()
+                              for part in zip(*dataloader, strict=True))
             self.fitted = LogisticRegression(C=0.01, max_iter=1000).fit(values, labels)
             return {"accs": torch.tensor(self.fitted.score(values, labels))}
 

@@ -125,7 +125,8 @@ class Frontier:
         order. This is no method but the end of the scale at that nearness: what is chosen and what judges are the same.
         Of the network's mistakes only; agreement, TV and accuracy over all images are NaN.
         """
-        wrong, choices = self.wrong, {}
+        wrong = self.wrong
+        choices: dict[str, Choice] = {}
         for c in self.candidates:
             at = self.near[:, :self.k].copy()
             start = 0
