@@ -61,8 +61,8 @@ def tcav_scores(model: nn.Module, layer: int | str, images: torch.Tensor, target
     for number, (what, part) in enumerate([*concepts.items(), *((f"random {i}", part) for i, part in
                                                                 enumerate(randoms))]):
         numbers[number] = what
-        images: Any = part  # DataLoader takes any sequence, not only a Dataset
-        made.append(Concept(number, what, DataLoader(images, batch_size=len(part))))
+        given: Any = part  # DataLoader takes any sequence, not only a Dataset
+        made.append(Concept(number, what, DataLoader(given, batch_size=len(part))))
     known, chance = made[:len(concepts)], made[len(concepts):]
     sets = [[one, other] for one in known for other in chance]
     sets += [[one, chance[(i + 1) % len(chance)]] for i, one in enumerate(chance)]
