@@ -152,9 +152,9 @@ def nnk_figure(points: ArrayLike = NEAR) -> tuple[Figure, pd.DataFrame]:
         axes.contour(grid, grid, behind, [0], colors="0.5", linewidths=1, linestyles=":")
         axes.plot([0, place[0]], [0, place[1]], color=RIGHT, linewidth=1.2, zorder=2)
     kept = weights > 1e-9
-    axes.scatter(*places[kept].T, s=70, color=RIGHT, zorder=3, label="example with a weight")
-    axes.scatter(*places[~kept].T, s=70, facecolor="white", edgecolor=WRONG, marker="D", linewidth=2, zorder=3,
-                 label="weight 0: behind another")
+    axes.scatter(places[kept, 0], places[kept, 1], s=70, color=RIGHT, zorder=3, label="example with a weight")
+    axes.scatter(places[~kept, 0], places[~kept, 1], s=70, facecolor="white", edgecolor=WRONG, marker="D", linewidth=2,
+                 zorder=3, label="weight 0: behind another")
     axes.scatter(0, 0, s=160, color="black", marker="*", zorder=4, label="query")
     for (x, y), weight in zip(places, weights, strict=True):
         axes.annotate(f"{weight:.2f}", (x, y), (7, 6), textcoords="offset points", fontsize=10)
