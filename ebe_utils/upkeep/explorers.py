@@ -6,6 +6,7 @@ data, but no sweep of all its test images.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..explorer import explore
 from ..layer_neighbors import layer_neighbors
@@ -30,7 +31,7 @@ def keep_explorer(name: str, folder: Path = FOLDER, max_bytes: int = MOST) -> Pa
     train_set, test_set = run.load_data()
     model, parameters, small = run.load_model(train_set), run.parameters, len(train_set) < SMALL
     shown = test_set.subset(range(min(SEARCHED, len(test_set))))
-    search: dict[str, str] = {"pooling": parameters.pooling, "device": parameters.device}
+    search: dict[str, Any] = {"pooling": parameters.pooling, "device": parameters.device}
     found = layer_neighbors(model, train_set, shown, "all" if small else LAYERS, k=20 if small else 10, pixels=small,
                             metric=parameters.metric, progress=False, **search)
     page = explore(found, train_set, shown, model, k=10, images=SEARCHED if small else 16, max_bytes=max_bytes,
