@@ -76,6 +76,18 @@ def skip(app, what, name, obj, skipped, options):
     return True if re.fullmatch(r"set_\w+_request", name) else None
 
 
+def describe(app, doctree, docname):
+    """A notebook's figure has no text for those who cannot see it: it gets that of the paragraph after it."""
+    waiting = []
+    for node in doctree.findall(lambda node: isinstance(node, nodes.image | nodes.paragraph)):
+        if isinstance(node, nodes.image):
+            waiting += [node] if not node.get("alt") else []
+        elif waiting and len(text := node.astext()) > 40:
+            for image in waiting:
+                image["alt"] = text if len(text) < 400 else f"{text[:400].rsplit(' ', 1)[0]} …"
+            waiting = []
+
+
 class Library(SphinxDirective):
     """`.. library::`, all modules of the library (without study, which the notebooks run on, and upkeep)."""
 
@@ -93,5 +105,6 @@ class Library(SphinxDirective):
 
 def setup(app):
     app.connect("autodoc-process-docstring", plain)
+    app.connect("doctree-resolved", describe)
     app.connect("autodoc-skip-member", skip)
     app.add_directive("library", Library)

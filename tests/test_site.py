@@ -70,6 +70,18 @@ def configuration():
     return runpy.run_path(str(CHECKOUT / "docs" / "conf.py"))
 
 
+def test_a_figure_of_a_notebook_is_described_by_the_paragraph_after_it():
+    nodes = pytest.importorskip("docutils.nodes", reason="docutils, of the extra site, is not installed")
+    told, said = nodes.image(uri="a.png", alt="drawn before"), "What we see. " + "Accuracy rises. " * 40
+    bare, last, second = (nodes.image(uri=f"{name}.png") for name in "bcd")
+    page = nodes.section("", told, nodes.container("", bare, second), nodes.paragraph("", "10 s"),
+                         nodes.paragraph("", said), nodes.paragraph("", "x" * 50), last)
+    configuration()["describe"](None, page, "page")
+    assert told["alt"] == "drawn before" and "alt" not in last
+    assert bare["alt"] == second["alt"] and bare["alt"].startswith("What we see. Accuracy rises.")
+    assert len(bare["alt"]) <= 402 and bare["alt"].endswith(" …")
+
+
 def test_launch_buttons_appear_with_the_repositorys_address(monkeypatch):
     monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
     cited = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text(encoding="utf-8")).get("repository-code")
