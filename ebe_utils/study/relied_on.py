@@ -22,7 +22,8 @@ def mean_reliance(model: nn.Module, train_set: ImageSet, test_set: ImageSet, exa
     as many training images can cause. The ridge of the fit is that with which it answers most like the network.
     """
     asked = test_set.subset(range(min(most, len(test_set))))
-    features, train_features = (embed(model, part.images, "input of fc", device=device) for part in (asked, train_set))
+    features, train_features = (np.asarray(embed(model, part.images, "input of fc", device=device))
+                                for part in (asked, train_set))
     proba = softmax(predict_logits(model, asked.images, device=device))
     fit = like_network(train_features, train_set.labels, features, proba, (10, 100))
     found: dict[str, list[np.ndarray]] = {name: [] for name in examples}
