@@ -50,7 +50,8 @@ def test_a_copy_leaves_out_widgets_and_keeps_the_rest(tmp_path):
 
 def test_a_figure_keeps_its_description_and_width(tmp_path):
     png = nbformat.v4.new_output("display_data", {"image/png": "QUJD"}, metadata={"image/png": {"width": 320}})
-    cells = [nbformat.v4.new_code_cell("f()", outputs=[png], metadata=meta) for meta in ({"alt": 'A "rising" curve'}, {})]
+    cells = [nbformat.v4.new_code_cell("f()", outputs=[png], metadata=meta)
+             for meta in ({"alt": 'A "rising" curve'}, {})]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "a.ipynb")
     write_html(tmp_path / "a.ipynb")
     first, second = re.findall(r"<img[^>]*>", (tmp_path / "a.html").read_text(encoding="utf-8"))
