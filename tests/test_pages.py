@@ -48,6 +48,19 @@ def test_a_copy_leaves_out_widgets_and_keeps_the_rest(tmp_path):
     assert "<h1" in page and page.count("<mfrac>") == 1 and "<title>a</title>" in page
 
 
+def test_a_figure_keeps_its_description_and_width(tmp_path):
+    png = nbformat.v4.new_output("display_data", {"image/png": "QUJD"}, metadata={"image/png": {"width": 320}})
+    cells = [nbformat.v4.new_code_cell("f()", outputs=[png], metadata=meta)
+             for meta in ({"alt": 'A "rising" curve'}, {})]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "a.ipynb")
+    write_html(tmp_path / "a.ipynb")
+    first, second = re.findall(r"<img[^>]*>", (tmp_path / "a.html").read_text(encoding="utf-8"))
+    assert html.unescape(re.search(r"""alt=(["'])(.*?)\1""", first)[2]) == 'A "rising" curve'
+    for image in (first, second):
+        assert 'width="320"' in image
+        assert "data:image/png;base64,QUJD" in image
+
+
 def test_formulas_by_hand():
     found = ET.fromstring(mathml(r"\hat y = \arg\max_c p_c", "block"))
     assert found.get("display") == "block"

@@ -117,12 +117,15 @@ FRAMED = [path for path in PATHS if path.stem[:2] not in NOT_YET]
 
 
 @pytest.mark.parametrize("path", FRAMED, ids=lambda p: p.stem)
-def test_every_figure_is_followed_by_what_is_seen(path):
+def test_every_figure_is_described_and_followed_by_what_is_seen(path):
     shown = cells(path)
     for at, cell in enumerate(shown):
         if "image/png" in json.dumps(cell.get("outputs", [])):
             following = [source(other) for other in shown[at + 1:at + 5] if other["cell_type"] == "markdown"]
             assert any(map(sentences, following)), source(cell)
+            alt = cell["metadata"]["alt"]  # for the HTML copies; the site reads the other
+            assert len(alt) > 40
+            assert cell["metadata"]["mystnb"] == {"image": {"alt": alt}}
 
 
 @pytest.mark.parametrize("path", FRAMED, ids=lambda p: p.stem)

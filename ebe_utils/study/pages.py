@@ -15,6 +15,11 @@ from ..files import write_text
 # nbconvert's page without what it would load from the network: require.js, MathJax, Mermaid and the widgets' scripts.
 _PAGE = "{%- extends 'index.html.j2' -%}" + "".join(f"{{%- block {name} -%}}{{%- endblock -%}}" for name in (
     "html_head_js", "jupyter_widgets", "html_head_js_mathjax", "html_head_js_mermaidjs"))
+# A figure with what it shows in words, the cell's metadata "alt".
+_PAGE += """{%- block data_png scoped -%}<div class="jp-RenderedImage jp-OutputArea-output {{ extra_class }}"><img
+{%- set width = output | get_metadata('width', 'image/png') %}{% if width %} width="{{ width }}"{% endif %}
+ {%- if cell.metadata.get('alt') %} alt="{{ cell.metadata['alt'] | escape_html }}"{% endif %}
+ src="data:image/png;base64,{{ output.data['image/png'] | escape_html }}"></div>{%- endblock -%}"""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
