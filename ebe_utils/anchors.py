@@ -54,8 +54,8 @@ def find_anchor(sample: Sampler, parts: int, threshold: float = 0.95, delta: flo
     sample: a function of kept parts, booleans (n, parts), to whether the prediction stays, booleans (n,); which other
     parts are kept is drawn by the caller, see `patch_sampler`. tolerance: how well the best rules must be separated
     from the rest, unless half of the budget for their length is spent before. beam: rules that are extended. most:
-    parts of a rule. budget: predictions; where it, or the parts, run out, the most precise rule so far is returned,
-    with sure=False. What the search found is certain only by `low`, of the rule that it returns.
+    parts of a rule. budget: predictions; where it, or the parts, run out, the rule with the highest bound so far is
+    returned, with sure=False. What the search found is certain only by `low`, of the rule that it returns.
     """
     integer("parts", parts, 1)
     for name, value in (("threshold", threshold), ("delta", delta)):
@@ -64,15 +64,16 @@ def find_anchor(sample: Sampler, parts: int, threshold: float = 0.95, delta: flo
     search = _Search(sample, parts, delta, batch, budget)
     best: list[frozenset] = [frozenset()]
     longest = min(integer("most", most, 1), parts)
+    search.decided = longest * integer("beam", beam, 1)
     for _ in range(longest):
         rules = list(dict.fromkeys(rule | {part} for rule in best for part in range(parts) if part not in rule))
-        best = search.best_of(rules, min(integer("beam", beam, 1), len(rules)), tolerance, budget // (2 * longest))
-        sure = [rule for rule in best if search.decide(rule, threshold)]
-        if sure:
-            return search.anchor(max(sure, key=search.share), True)
+        best = search.best_of(rules, min(beam, len(rules)), tolerance, budget // (2 * longest))
+        for rule in best:
+            if search.decide(rule, threshold):
+                return search.anchor(rule, True)
         if search.spent >= budget:
             break
-    return search.anchor(max(search.trials, key=search.share), False)
+    return search.anchor(max(search.trials, key=lambda rule: search.bound(rule, search.level, False)), False)
 
 
 class _Search:
@@ -81,7 +82,7 @@ class _Search:
     def __init__(self, sample, parts, delta, batch, budget):
         self.sample, self.parts, self.delta, self.batch, self.budget = sample, parts, delta, batch, budget
         self.trials: dict[frozenset, list[int]] = {}
-        self.spent = 0
+        self.spent, self.decided, self.level = 0, 1, float(np.log(1 / delta))
 
     def draw(self, rule):
         fixed = np.zeros((self.batch, self.parts), bool)
@@ -118,18 +119,24 @@ class _Search:
         raise AssertionError("unreachable")
 
     def decide(self, rule, threshold):
-        """Whether the rule's precision is above the threshold: sampled until a bound decides, or the budget ends."""
-        level = np.log(1 / self.delta)
-        while self.spent < self.budget:
-            if self.bound(rule, level, False) > threshold:
+        """Whether the rule's precision is above the threshold, by samples that the search has not seen.
+
+        They double until a bound decides; the level pays for every look and for every rule that may be looked at.
+        """
+        self.trials[rule], size = [0, 0], 2 * self.batch
+        for look in count(1):
+            self.level = np.log(self.decided * look * (look + 1) / self.delta)
+            while self.trials[rule][1] < size:
+                self.draw(rule)
+            if self.bound(rule, self.level, False) > threshold:
                 return True
-            if self.bound(rule, level, True) < threshold or self.trials[rule][1] > self.budget // 4:
+            if self.bound(rule, self.level, True) < threshold or self.spent + size > self.budget:
                 return False
-            self.draw(rule)
-        return False
+            size *= 2
+        raise AssertionError("unreachable")
 
     def anchor(self, rule, sure):
-        low = self.bound(rule, np.log(1 / self.delta), False)
+        low = self.bound(rule, self.level, False)
         return Anchor(tuple(sorted(int(part) for part in rule)), self.share(rule), low, 0.5 ** len(rule), self.spent,
                       sure)
 

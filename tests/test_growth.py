@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from ebe_utils.upkeep.domain_tables import growth_table
-from ebe_utils.upkeep.growth import FOLDER, QUERIES, WAYS, Simulation, main
+from ebe_utils.upkeep.growth import QUERIES, WAYS, main
+from ebe_utils.upkeep.simulation import FOLDER, Simulation
 
 SPECTRUM = pd.read_csv(FOLDER / "spectrum.csv")
 
@@ -46,6 +47,7 @@ def measured(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ebe_utils.upkeep.growth.subprocess.run", here)
         patch.setattr("ebe_utils.upkeep.growth.SHARD", 1000)
+        patch.setattr("ebe_utils.upkeep.growth.PART", 2000)
         patch.setattr("ebe_utils.upkeep.growth.FITS", 2048 * 4 * 2500)  # the larger size is searched block by block
         main(["--sizes", "2000", "5000", "--folder", str(folder / "work"), "--save", str(folder / "kept")])
     return pd.read_csv(folder / "kept" / "growth.csv"), folder
@@ -53,9 +55,9 @@ def measured(tmp_path_factory):
 
 def test_every_way_is_measured_and_the_exact_ones_find_all(measured):
     table, folder = measured
-    assert table["embeddings"].tolist() == [2000] * 5 + [5000] * 5 and table["way"].tolist() == [*WAYS] * 2
+    assert table["embeddings"].tolist() == [2000] * 6 + [5000] * 6 and table["way"].tolist() == [*WAYS] * 2
     by = table.set_index(["way", "embeddings"])
-    assert (by.loc[["ask", "stream"], "recall"] == 1).all() and (by.loc["flat", "recall"] > 0.99).all()
+    assert (by.loc[["ask", "parts", "stream"], "recall"] == 1).all() and (by.loc["flat", "recall"] > 0.99).all()
     assert ((by.loc["ivf", "recall"] > 0.2) & (by.loc["ivf", "recall"] <= 1)).all()
     assert by.loc["flat", "build"].notna().tolist() == [True, False]
     rows = np.fromfile(folder / "work" / "rows", np.float32).reshape(5000, 2048)
@@ -64,10 +66,10 @@ def test_every_way_is_measured_and_the_exact_ones_find_all(measured):
     truth = np.argsort(-(asked @ unit.T), axis=1, kind="stable")[:, :10]
     np.testing.assert_array_equal(np.load(folder / "work" / "ask-5000.npz")["indices"], truth)
     assert json.loads((folder / "kept" / "about.json").read_text())["k"] == 10
-    assert not list((folder / "work").glob("saved*"))
+    assert not [path for path in (folder / "work").iterdir() if path.is_dir()]
 
 
 def test_the_table_shows_what_was_measured(measured):
     shown = growth_table(measured[0])
-    assert len(shown) == 10 and shown["embeddings"].iloc[-1] == "5,000"
+    assert len(shown) == 12 and shown["embeddings"].iloc[-1] == "5,000"
     assert shown["recall"][shown["way"] == "one pass, no index"].tolist() == ["1.000", "1.000"]

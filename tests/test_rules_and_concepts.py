@@ -55,12 +55,14 @@ def test_the_promised_precision_holds_on_fresh_samples():
         keep = fixed | (rng.random(fixed.shape) < 0.5)
         return rng.random(len(keep)) < 0.02 + keep @ gain
 
-    for threshold in (0.8, 0.9):
+    kept = []
+    for threshold in (0.8, 0.9) * 5:
         found = find_anchor(sample, 6, threshold)
         fixed = np.zeros((20_000, 6), bool)
         fixed[:, list(found.parts)] = True
-        assert found.sure and sample(fixed).mean() > threshold - 0.01
-        assert {0, 1} <= {*found.parts}
+        kept.append(not found.sure or sample(fixed).mean() > threshold - 0.005)
+        assert found.sure and {0, 1} <= {*found.parts}
+    assert all(kept)  # each with 95 %, so that less than half a rule of ten may fail
     hopeless = find_anchor(lambda fixed: rng.random(len(fixed)) < 0.3, 4, budget=3000)
     assert not hopeless.sure and hopeless.low < 0.95 and hopeless.samples < 3100
     with pytest.raises(ValueError, match="threshold=1.5 is no probability"):

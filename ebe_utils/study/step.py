@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Versions of the code of each step, kept by hand (CONTRIBUTING.md says when to raise one): a step that was done by
 # another version is done again. Steps that are not named here have version 1.
 CODE = {"train": 1, "embeddings": 1, "attribution": 1, "sweep": 1, "figures": 1, "taps": 1, "claims": 2,
-        "faithfulness": 1, "choosing": 1, "checkpoints": 1, "methods": 1, "similarity": 1, "text": 1, "series": 1,
+        "faithfulness": 1, "choosing": 1, "checkpoints": 1, "methods": 2, "similarity": 1, "text": 1, "series": 1,
         "transfer": 1, "reason": 1, "stability": 1, "retraining": 1, "conditions": 1}
 NOTEBOOK_OF = {"train": "notebooks/01_train.ipynb", "embeddings": "notebooks/02_embeddings.ipynb",
                "attribution": "notebooks/03_attribution.ipynb", "sweep": "notebooks/04_layer_sweep.ipynb",
