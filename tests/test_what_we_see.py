@@ -120,7 +120,7 @@ FRAMED = [path for path in PATHS if path.stem[:2] not in NOT_YET]
 def test_every_figure_is_described_and_followed_by_what_is_seen(path):
     shown = cells(path)
     for at, cell in enumerate(shown):
-        if "image/png" in json.dumps(cell.get("outputs", [])):
+        if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
             following = [source(other) for other in shown[at + 1:at + 5] if other["cell_type"] == "markdown"]
             assert any(map(sentences, following)), source(cell)
             alt = cell["metadata"]["alt"]  # for the HTML copies; the site reads the other
