@@ -14,6 +14,7 @@ from ebe_utils.study.snapshots import (
     read_together,
     shares_of_epochs,
     snapshot_tables,
+    swept_training,
     train_snapshots,
     verdicts_over,
     write_together,
@@ -49,6 +50,17 @@ def test_finished_snapshots_are_not_trained_again(small, trained_snapshots):
     assert {file: file.stat().st_mtime_ns for file in files.values()} == before
     with pytest.raises(ValueError, match="need schedule='constant'"):
         train_snapshots(*small, [1], folder, schedule="linear")
+
+
+def test_a_swept_training_is_the_sweep_of_its_snapshots(small, trained_snapshots):
+    _, files = trained_snapshots
+    layers, deep = swept_training(*small, [2, 3], 5, [14], batch_size=50, average=2)
+    assert list(dict.fromkeys(layers["snapshot"])) == ["2", "3", AVERAGE]
+    last = dict(load_snapshots(files, small[0]))["3"]
+    found = layer_neighbors(last, *small, k=5, progress=False)
+    part = layers[layers["snapshot"] == "3"].set_index("layer")["accuracy"]
+    assert part.to_dict() == {layer: found.accuracy(layer, 5) for layer in found.names}
+    assert deep["raw"].item() == pytest.approx(part[14], abs=0.02)
 
 
 def test_the_average_has_the_mean_weights_and_statistics_of_its_own(small, trained_snapshots):

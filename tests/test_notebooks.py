@@ -85,7 +85,7 @@ class TestNotebook:
             value = ast.literal_eval(literal)
             assert isinstance(value, int | float | str | bool)
             if not has_data_of_its_own(path) or name in ("seed", "k", "k_max", "device"):
-                own = name in ("start_epochs", "few", "candidates", "refits")
+                own = name in ("start_epochs", "few", "candidates", "refits", "stop")
                 assert own or value == getattr(Parameters, name), name
             else:  # of a notebook with data of its own: see `own_parameters`
                 assert value != getattr(Parameters, name, None), name

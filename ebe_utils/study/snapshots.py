@@ -5,6 +5,7 @@ at epoch 60 and not at 59 is a property of the stopping epoch. Here the network 
 with its weights averaged over the last ones (stochastic weight averaging, Izmailov et al. 2018).
 """
 
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from ..data import ImageSet, scale
-from ..layer_neighbors import LayerNeighbors
+from ..geometry import layer_geometry
+from ..layer_neighbors import LayerNeighbors, layer_neighbors
 from ..model import freeze, load_model, resnet18_for, save_model
 from ..tables import KS, joint_correctness
 from ..training import train
@@ -82,6 +84,25 @@ def snapshot_tables(neighbors: LayerNeighbors, ks: Sequence[int] = ()) -> tuple[
                          "agreement": same.mean(), "mistakes": same[wrong].mean() if wrong.any() else float("nan"),
                          "network": neighbors.network_accuracy})
     return pd.DataFrame(rows), joint_correctness(neighbors, ks)
+
+
+def swept_training(train_set: ImageSet, test_set: ImageSet, epochs: Sequence[int], k: int, geometry: Sequence[int],
+                   seed: int = 0, average: int = 3, device: str | torch.device = "auto", **training: Any,
+                   ) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(layers, geometry) of a short training whose snapshots are swept and not kept.
+
+    layers: `snapshot_tables` for k examples, with a column snapshot; the last one averages the last `average` networks.
+    geometry: `layer_geometry` of these layers at the last epoch. training: of `train_snapshots`.
+    """
+    tables = []
+    with tempfile.TemporaryDirectory() as folder:
+        files = train_snapshots(train_set, test_set, epochs, folder, seed, device=device, progress=False, **training)
+        for snapshot, model in load_snapshots(files, train_set, sorted(files)[-average:]):
+            found = layer_neighbors(model, train_set, test_set, k=k, device=device, progress=False)
+            tables.append(snapshot_tables(found, [k])[0].assign(snapshot=snapshot))
+            if snapshot == str(max(files)):
+                deep = layer_geometry(model, train_set, test_set, geometry, k, device=device)
+    return pd.concat(tables, ignore_index=True), deep
 
 
 def verdicts_over(together: Mapping[str, pd.DataFrame], dataset: str) -> pd.DataFrame:
