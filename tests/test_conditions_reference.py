@@ -13,6 +13,7 @@ from ebe_utils.study.conditions import (
     kept_snapshots,
     layer_15_table,
     leads,
+    recipes_table,
     steadiness,
     when_claims_hold,
 )
@@ -109,7 +110,6 @@ def test_what_the_text_says_of_layer_15():
     assert set(table["run"]) == {folder.name for folder in FOLDERS}
 
 
-@pytest.mark.skipif(not len(kept_recipes("claims")), reason="no other recipe is committed")
 def test_verdicts_of_recipes_follow_from_their_intervals():
     claims, layers = kept_recipes("claims"), kept_recipes("layers")
     assert set(claims["recipe"]) <= set(RECIPES) and set(claims["reading"]) == set(READINGS)
@@ -122,6 +122,18 @@ def test_verdicts_of_recipes_follow_from_their_intervals():
     for name, part in claims[claims["claim"] == "1a"].groupby(about):
         smallest = lead.set_index(about).loc[name].query("layer > 1")["lead"].min()
         assert part["measured"].item() <= smallest + 1e-4  # the smallest over every k, of which ten is one
+
+
+def test_the_table_of_recipes_is_a_hand_count():
+    layers = kept_recipes("layers")
+    table = recipes_table(layers)
+    assert set(table["recipe"]) == set(layers["recipe"])
+    for row in table.to_dict("records"):
+        part = layers[(layers["dataset"] == row["dataset"]) & (layers["recipe"] == row["recipe"])
+                      & (layers["seed"] == row["seed"]) & (layers["reading"] == "as here")]
+        assert row["ahead"] == sum(a > n for a, n in zip(part["accuracy"], part["network"], strict=True))
+        assert row["top"] == part.loc[part["layer"] == 15, "top"].item()
+        assert row["agreement"] == part.loc[part["layer"] == 14, "agreement"].item()
 
 
 def test_figures_draw_the_tables():

@@ -120,3 +120,20 @@ def layer_15_table(geometry: pd.DataFrame, snapshots: Iterable[str] = ("1", "8",
                 rows.append({"run": run, "epoch": snapshot, **{f"layer {layer}": " / ".join(
                     f"{100 * share:.1f}" for share in at.loc[(run, snapshot, layer)]) for layer in layers}})
     return pd.DataFrame(rows)
+
+
+def recipes_table(layers: pd.DataFrame, reading: str = "as here") -> pd.DataFrame:
+    """What the recipe of the training does to the lead of the layers, and to the variance at layer 15.
+
+    layers: of `kept_recipes`. Columns: dataset, recipe, seed; network, layer 14 (accuracies of the network and of ten
+    votes), agreement (of the latter with the network), ahead (layers more accurate than the network, of 20); top, the
+    share of the variance in two directions at layer 15, and cosine, the mean cosine of two images there. From 0 to 1.
+    """
+    rows = []
+    for about, part in layers[layers["reading"] == reading].groupby(["dataset", "recipe", "seed"], sort=False):
+        at = part.set_index("layer")
+        rows.append({**dict(zip(("dataset", "recipe", "seed"), about, strict=True)), "network": at["network"].iloc[0],
+                     "layer 14": at["accuracy"][14], "agreement": at["agreement"][14],
+                     "ahead": int((at["accuracy"] > at["network"]).sum()), "top": at["top"][15],
+                     "cosine": at["mean_cosine"][15]})
+    return pd.DataFrame(rows)

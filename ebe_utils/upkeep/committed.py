@@ -12,7 +12,7 @@ import pandas as pd
 from ..files import write_text
 from ..paths import runs_root
 from ..study import results
-from ..study.conditions import kept_recipes, kept_snapshots, layer_15_table, steadiness, when_claims_hold
+from ..study.conditions import kept_recipes, kept_snapshots, layer_15_table, recipes_table, steadiness, when_claims_hold
 from ..study.figures import accuracy_figure, save_figure, style
 from ..study.run import Run
 from ..study.step import RunError, changed_output, notebook_of, read_manifest
@@ -145,6 +145,7 @@ def _tables(root: Path) -> dict[str, pd.DataFrame]:
     if len(verdicts := kept_snapshots("verdicts", Path(root) / "snapshots")):
         recipes = kept_recipes("claims", Path(root) / "recipes")
         tables["when"] = when_claims_hold(runs, verdicts, recipes)
+        tables["recipes"] = recipes_table(kept_recipes("layers", Path(root) / "recipes")).round(3)
         tables["layer 15"] = layer_15_table(kept_snapshots("geometry", Path(root) / "snapshots"))
         steady = steadiness(kept_snapshots("layers", Path(root) / "snapshots"))
         tables["steady"] = steady.round(2)
