@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from torch import nn
 
 # Started by one process, awaited by all: pytest-xdist runs the tests in several.
 SEQUENCE = """
-cd "$1" && "$2" -m ebe_utils run --only all > "$3/sequence.txt" 2>&1
+cd "$1" && "$2" -u -m ebe_utils run --only all > "$3/sequence.txt" 2>&1
 echo $? > "$3/sequence.part" && mv "$3/sequence.part" "$3/sequence.code"
 """
 
@@ -43,8 +44,8 @@ def pytest_configure(config):
 
 
 def _waits(item):
-    """0: a test by itself; 1: it looks at what the sequence left; 2: a cell of a notebook, compared after that."""
-    return 2 if item.nodeid.split("::")[0].endswith(".ipynb") else int("sequence" in getattr(item, "fixturenames", ()))
+    """0: a test by itself; 2: a cell of a notebook; 3: it looks at all that the sequence left."""
+    return 2 if item.nodeid.split("::")[0].endswith(".ipynb") else 3 * ("sequence" in getattr(item, "fixturenames", ()))
 
 
 @pytest.hookimpl(trylast=True)
@@ -59,7 +60,7 @@ def pytest_collection_modifyitems(items):
 
 def pytest_collection_finish(session):
     """Start the sequence of all notebooks, where a test asks for it: it runs beside the tests before that one."""
-    asked = any(_waits(item) == 1 for item in session.items)
+    asked = any(_waits(item) == 3 for item in session.items)
     if asked and not session.config.option.collectonly and os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
         runs = Path(os.environ["EBE_RUNS_DIR"])
         runs.mkdir(parents=True, exist_ok=True)
@@ -70,9 +71,12 @@ def pytest_collection_finish(session):
 
 
 def pytest_runtest_setup(item):
-    """A notebook is compared in the run folder of the sequence, after it."""
-    if _waits(item) == 2 and (Path(os.environ["EBE_RUNS_DIR"]) / "sequence.pid").exists():
-        _end_of_sequence()
+    """A notebook is compared in the run folder of the sequence, after the sequence has been through it."""
+    runs = Path(os.environ["EBE_RUNS_DIR"])
+    if _waits(item) == 2 and (runs / "sequence.pid").exists():
+        line = re.compile(rf"^{Path(item.nodeid.split('::')[0]).stem} +\d+ s$", re.MULTILINE)
+        while not (runs / "sequence.code").exists() and not line.search((runs / "sequence.txt").read_text()):
+            time.sleep(0.2)
 
 
 def _end_of_sequence():
