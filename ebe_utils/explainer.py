@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,28 +12,25 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from .batches import Stacked
 from .calibration import calibrate
 from .checks import integer, one_of
-from .embeddings import embed_batches
 from .evidence import Evidence
 from .explanation import Explanation
 from .explanations import Explanations
 from .fingerprint import NetworkWatch
-from .forward import on_device, softmax
-from .inputs import Inputs, as_inputs, as_queries, first_example
-from .labels import encode_labels
-from .layers import INPUT_OF, default_layer, last_layer, layer_name
-from .network_examples import CHOICES, TARGETS, NetworkView, check_last_layer
+from .forward import softmax
+from .inputs import Inputs, as_inputs, first_example
+from .labels import encode_labels, warn_of_other_classes
+from .layers import default_layer, last_layer, layer_name
+from .network_at_a_layer import NetworkAtALayer
+from .network_examples import CHOICES, TARGETS, NetworkView
 from .saved import load_classifier, save_classifier
 from .search import Index, check_k, check_metric
 from .search.rows import Metric, as_rows, metric_name
 from .votes import Weights, check_weights, nnk_weights, one_hot, vote_weights
 
-FITTED = ("layer", "metric", "pooling")  # parameters that a fit uses up: changing them needs another
 
-
-class EBEClassifier(ClassifierMixin, BaseEstimator):
+class EBEClassifier(NetworkAtALayer, ClassifierMixin, BaseEstimator):
     """Example-based explanations of a trained network (EBE-DNN, arXiv:2502.19768, algorithm 1).
 
     The embeddings of the training examples at one layer are searched for the k nearest to a query's; these vote, and
@@ -42,15 +38,14 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
 
     model: any torch classifier; it is never changed. layer: the paper's number (convolutions from shallow to deep) or
     a module name; None takes the paper's 14 in a network of 20 convolutions, else see `layers.default_layer`. k: number
-    of examples. metric: "cosine", "euclidean", "manhattan" or a function, see
-    `search.rows.check_metric`. weights: a name or a
-    function, see `ebe_utils.votes`; "nnk", with cosine distance, gives a part of the k all the weight (k = 50 is a good
-    number). pooling: see `ebe_utils.embeddings`. target: "labels", the paper's k nearest examples; or "network", k
-    of the `candidates` nearest that explain the network's own answer, also where it is wrong. choice: how these are
-    chosen, by their "influence" on the answer or by the "answers" they get, see `ebe_utils.network_examples`. device:
-    "auto", or what torch calls it. memory_budget: GiB that the process may take for the index; None for no limit.
-    describe: a function that turns one example into text, or into an object with `_repr_html_`, where an example is no
-    image.
+    of examples. metric: "cosine", "euclidean", "manhattan" or a function, see `search.rows.check_metric`. weights: a
+    name or a function, see `ebe_utils.votes`; "nnk", with cosine distance, gives a part of the k all the weight (k = 50
+    is a good number). pooling: see `ebe_utils.embeddings`. target: "labels", the paper's k nearest examples; or
+    "network", k of the `candidates` nearest that explain the network's own answer, also where it is wrong. choice: how
+    these are chosen, by their "influence" on the answer or by the "answers" they get, see `ebe_utils.network_examples`.
+    device: "auto", or what torch calls it. memory_budget: GiB that the process may take for the index; None for no
+    limit. describe: a function that turns one example into text, or into an object with `_repr_html_`, where an example
+    is no image.
 
     After `fit`: classes_ (labels as they were given), class_names_ (texts), labels_ (n_train,) indices into them,
     layer_ and layer_name_, metric_, pooling_, network_proba_ (n_train, outputs), network_predictions_ (n_train,), the
@@ -61,8 +56,6 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
     raises ValueError and asks for another `fit`.
     """
 
-    _moved: tuple[Any, torch.device] | None = None
-    _last: str | None = None  # the network's last layer, where its input is kept
     _said = NetworkView()  # what it says of the training examples
 
     def __init__(self, model: torch.nn.Module | None, layer: int | str | None = None, k: int = 10,
@@ -112,7 +105,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         self._finish(train, embeddings, softmax(logits), logits.shape[1] == len(self.classes_))
         self._said = NetworkView(self.labels_ if self.comparable_ else None, self.network_proba_, features)
         self._watch = NetworkWatch(self.model)
-        self._warn_of_other_classes()
+        warn_of_other_classes(self.network_proba_, self.comparable_, self.labels_, len(self.classes_))
         return self
 
     @classmethod
@@ -151,66 +144,7 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
         self._signature, self._has_examples = train.signature(), True
         self._index = Index(embeddings, self.metric, self._network()[1], self.memory_budget)
 
-    def _warn_of_other_classes(self):
-        said = self.network_proba_.shape[1]
-        if not self.comparable_:
-            warnings.warn(f"the network has {said} outputs and the labels {len(self.classes_)} classes: its own answer "
-                          "is shown by number and not compared with the vote. If these are the network's classes, "
-                          "pass the names of all of them: fit(..., classes=[...]).", stacklevel=3)
-        elif self.labels_.size >= 50 and (right := np.mean(self.network_predictions_ == self.labels_)) < 1 / said:
-            warnings.warn(f"the network gives only {right:.0%} of the training examples their label, less than chance: "
-                          "are its outputs in the order of the classes? Pass fit(..., classes=[...]).", stacklevel=3)
-
-    # --- from inputs to votes ----------------------------------------------------------------------------------------
-
-    @property
-    def _needs_features(self):
-        return self.target == "network" and self.choice != "answers"
-
-    def _embed(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """(embeddings (n, d), logits (n, outputs), what goes into the last layer, if wanted) from one pass."""
-        model, device = self._network()
-        rows, said, features = Stacked(inputs.n), Stacked(inputs.n), Stacked(inputs.n)
-        last = [] if self._last is None else [INPUT_OF + self._last]
-        layers = [self.layer_, *(name for name in last if name != self.layer_)]
-        for found, logits in embed_batches(model, inputs.batches(self.batch_size), layers, self.pooling, device):
-            rows.add(found[self.layer_].cpu().numpy())
-            said.add(logits.float().cpu().numpy())
-            for name in last:
-                check_last_layer(model.get_submodule(self._last), found[name], logits)
-                features.add(found[name].cpu().numpy())
-        return rows.whole(), said.whole(), features.whole() if last else None
-
-    def _network(self) -> tuple[Any, torch.device]:
-        """(the network where it computes, that device): it is moved there once, not at each call."""
-        if self.model is None:
-            return None, torch.device("cpu")
-        if self._moved is None:
-            self._moved = on_device(self.model, self.device)
-        return self._moved
-
-    def _check_unchanged(self):
-        check_is_fitted(self, "_index")
-        for name in FITTED:
-            now, then = getattr(self, name), getattr(self, f"{name}_")
-            if now != then and not (name == "layer" and (now is None or self.model is None)):
-                raise ValueError(f"{name} is {now!r}, but this classifier was fitted with {name}={then!r}; call fit "
-                                 f"again, or set {name} back.")
-        if self.model is not None and self._watch.changed(self.model):
-            raise ValueError("the network's weights have changed since the training examples were embedded; call fit "
-                             "again.")
-
-    def _query(self, data):
-        """(embeddings, the network's probabilities or None, inputs, what goes into its last layer or None)."""
-        self._check_unchanged()
-        if self.model is None:
-            data = data if isinstance(data, torch.Tensor) else np.asarray(data)
-            single = data.ndim == 1
-            rows = as_rows(data[None] if single else data, "the queries")
-            return rows, None, as_inputs(rows), None
-        inputs, _ = as_queries(data, self._signature)
-        embeddings, logits, features = self._embed(inputs)
-        return embeddings, softmax(logits), inputs, features
+    # --- from embeddings to votes -----------------------------------------------------------------------------------
 
     def _vote(self, embeddings, proba, features):
         """(distances, indices, weights), each (n, k)."""
@@ -312,9 +246,6 @@ class EBEClassifier(ClassifierMixin, BaseEstimator):
     def __sklearn_clone__(self):
         """The same parameters, not fitted, around the same network: its weights are not copied."""
         return type(self)(**self.get_params(deep=False))
-
-    def __getstate__(self) -> dict:
-        return super().__getstate__() | {"_moved": None}  # a copy of the network, made again where it is needed
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "_index")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,3 +39,19 @@ def encode_labels(labels: np.ndarray, classes: Sequence[str] = ()) -> tuple[np.n
         raise ValueError(f"label {missing[0]!r} is not among the classes {', '.join(map(str, known))}; pass the names "
                          "of all classes.")
     return known, tuple(map(str, known)), np.array([places[label] for label in labels.tolist()], np.int64)
+
+
+def warn_of_other_classes(network_proba: np.ndarray, comparable: bool, labels: np.ndarray, classes: int) -> None:
+    """Warn the user, two calls up, where the network's outputs (n, outputs) are not the `classes` of the labels (n,).
+
+    comparable: whether there are as many outputs as classes; if so, a network that is right less often than by chance
+    has them in another order.
+    """
+    said = network_proba.shape[1]
+    if not comparable:
+        warnings.warn(f"the network has {said} outputs and the labels {classes} classes: its own answer is shown by "
+                      "number and not compared with the vote. If these are the network's classes, pass the names of "
+                      "all of them: fit(..., classes=[...]).", stacklevel=3)
+    elif labels.size >= 50 and (right := np.mean(network_proba.argmax(1) == labels)) < 1 / said:
+        warnings.warn(f"the network gives only {right:.0%} of the training examples their label, less than chance: "
+                      "are its outputs in the order of the classes? Pass fit(..., classes=[...]).", stacklevel=3)

@@ -475,7 +475,7 @@ def test_the_network_is_moved_once_and_the_index_is_where_it_computes(tiny_net, 
         indexes.append(device)
         return Index(rows, metric, device, memory_budget)
 
-    monkeypatch.setattr("ebe_utils.explainer.on_device", to_the_card)
+    monkeypatch.setattr("ebe_utils.network_at_a_layer.on_device", to_the_card)
     monkeypatch.setattr("ebe_utils.explainer.Index", index)
     ebe = EBEClassifier(tiny_net, 2, 5, device="cuda").fit(train)
     for _ in range(3):
