@@ -14,6 +14,7 @@ from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
 import ebe_utils
+from ebe_utils.upkeep.explorers import write_pages
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -103,7 +104,14 @@ class Library(SphinxDirective):
         return found.children
 
 
+def explorers(app, failed):
+    """The pages of the explorers that docs/explorer.md embeds, from what is kept of them."""
+    if failed is None:
+        write_pages(Path(app.outdir) / "_static" / "explorers")
+
+
 def setup(app):
+    app.connect("build-finished", explorers)
     app.connect("autodoc-process-docstring", plain)
     app.connect("doctree-resolved", describe)
     app.connect("autodoc-skip-member", skip)

@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -11,30 +12,42 @@ from ebe_utils import load_dataset, save_model
 from ebe_utils.study.run import Run
 from ebe_utils.study.step import RunError
 from ebe_utils.upkeep.__main__ import main
-from ebe_utils.upkeep.explorers import FOLDER, keep_explorer
+from ebe_utils.upkeep.explorers import FOLDER, keep_explorer, kept_explorer
 from ebe_utils.upkeep.publishing import CHECKOUT
 
 PAGES = sorted((CHECKOUT / "docs").glob("*.md"))
-EXPLORERS = sorted(FOLDER.glob("*.html"))
+EXPLORERS = sorted(FOLDER.glob("*.json"))
 
 
-def payload(page):
-    """What an explorer's page was made from."""
-    text = page.read_text(encoding="utf-8")
+def payload(path):
+    """What an explorer's page holds when it is drawn."""
+    text = kept_explorer(path).to_html()
     return json.JSONDecoder().raw_decode(text[text.index('{"classes"'):])[0]
+
+
+def test_the_site_draws_the_pages_of_what_is_kept(tmp_path):
+    configuration()["explorers"](SimpleNamespace(outdir=tmp_path), None)
+    drawn = sorted((tmp_path / "_static" / "explorers").iterdir())
+    assert [page.stem for page in drawn] == [path.stem for path in EXPLORERS]
+    for page, path in zip(drawn, EXPLORERS, strict=True):
+        text = page.read_text(encoding="utf-8")
+        assert json.JSONDecoder().raw_decode(text[text.index('{"classes"'):])[0] == json.loads(
+            path.read_text())["payload"]
+    configuration()["explorers"](SimpleNamespace(outdir=tmp_path / "failed"), ValueError())
+    assert not (tmp_path / "failed").exists()
 
 
 def test_the_explorers_that_pages_embed_are_there():
     text = (CHECKOUT / "docs" / "explorer.md").read_text(encoding="utf-8")
     embedded = re.findall(r'<iframe[^>]* title="[^"]{20,}"[^>]* src="\.\./_static/explorers/(\w+\.html)"', text)
     assert embedded == ["digits.html", "fashion_mnist.html", "cifar10.html"]
-    assert text.count("<iframe") == 3 and {*embedded} == {page.name for page in EXPLORERS}
+    assert text.count("<iframe") == 3 and {*embedded} == {f"{path.stem}.html" for path in EXPLORERS}
     assert all(f'<a href="../_static/explorers/{name}">' in text for name in embedded)
 
 
 @pytest.mark.parametrize("page", EXPLORERS, ids=lambda page: page.stem)
 def test_an_explorer_of_the_site_is_small_whole_and_needs_no_network(page):
-    text = page.read_text(encoding="utf-8")
+    text = kept_explorer(page).to_html()
     assert len(text.encode()) < 1_000_000
     assert not re.search(r"""(?:src|href)\s*=\s*["'](?:https?:)?//|@import|url\(\s*["']?(?:https?:)?//""", text)
     found = payload(page)
@@ -102,5 +115,5 @@ def test_the_workflow_publishes_what_make_site_builds():
 
 def test_the_data_of_the_digits_explorer_are_the_digits():
     train_set, test_set = load_dataset("digits")
-    found = payload(FOLDER / "digits.html")
+    found = payload(FOLDER / "digits.json")
     assert (found["n_train"], found["n_test"]) == (len(train_set), 60) and found["classes"] == list(train_set.classes)

@@ -22,41 +22,40 @@ from .frontiers import keep_frontier
 from .publishing import publish
 from .trial import LONG, SHORT, Sizes, report
 
+_RUN, _TRAINED = ("RUN", "name of a run's folder"), ("RUN", "name of a run's folder with a trained network")
+# {command: (what it does, what it takes the names of, how many)}
+COMMANDS: dict[str, tuple[str, tuple[str, str] | None, str]] = {
+    "publish": ("run the notebooks with the defaults and commit-ready outputs", None, ""),
+    "draw": ("draw docs/architecture.svg anew", None, ""),
+    "keep": ("copy the tables of finished runs to data/reference and to docs/results.md", _RUN, "+"),
+    "reference": ("do all runs of data/reference again, and keep their tables", ("RUN", "only these"), "*"),
+    "frontier": ("compare choices of examples on a run's network, and keep the table", _TRAINED, "+"),
+    "snapshots": ("train with snapshots, sweep each, and keep the tables",
+                  ("RUN", "as of a run's folder: fashion_mnist-paper-seed1"), "+"),
+    "recipes": ("judge the claims by other recipes on parts of data sets",
+                ("DATASET", "mnist, fashion_mnist, cifar10"), "+"),
+    "course": ("write build/course: notebooks for students, solutions, slides", None, ""),
+    "explorers": ("keep what the explorers that the site embeds show", _TRAINED, "+"),
+    "results": ("write the tables of docs/results.md anew", None, ""),
+    "trial": ("kill, damage and starve a small run, and write docs/trial.md", None, "")}
+
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the commands."""
     main = argparse.ArgumentParser(prog="python -m ebe_utils.upkeep", allow_abbrev=False,
                                    description=str(__doc__).splitlines()[0])
     commands = main.add_subparsers(dest="command", required=True)
-    commands.add_parser("publish", help="run the notebooks with the defaults and commit-ready outputs",
-                        allow_abbrev=False)
-    commands.add_parser("draw", help="draw docs/architecture.svg anew", allow_abbrev=False)
-    keep = commands.add_parser("keep", help="copy the tables of finished runs to data/reference and to docs/results.md",
-                               allow_abbrev=False)
-    keep.add_argument("names", nargs="+", metavar="RUN", help="name of a run's folder")
-    again = commands.add_parser("reference", help="do all runs of data/reference again, and keep their tables",
-                                allow_abbrev=False)
-    again.add_argument("names", nargs="*", metavar="RUN", help="only these")
-    reasons = commands.add_parser("frontier", help="compare choices of examples on a run's network, and keep the table",
-                                  allow_abbrev=False)
-    reasons.add_argument("names", nargs="+", metavar="RUN", help="name of a run's folder with a trained network")
-    reasons.add_argument("--refits", type=int, default=25, help="mistakes whose last layer is refitted (%(default)s)")
-    over = commands.add_parser("snapshots", help="train with snapshots, sweep each, and keep the tables",
-                               allow_abbrev=False)
-    over.add_argument("names", nargs="+", metavar="RUN", help="as of a run's folder: fashion_mnist-paper-seed1")
-    grid = commands.add_parser("recipes", help="judge the claims by other recipes on parts of data sets",
-                               allow_abbrev=False)
-    grid.add_argument("names", nargs="+", metavar="DATASET", help="mnist, fashion_mnist, cifar10")
-    grid.add_argument("--seeds", type=int, default=1, help="seeds of each (%(default)s)")
-    grid.add_argument("--recipe", action="append", choices=tuple(RECIPES), help="only this one; may be given again")
-    commands.add_parser("course", help="write build/course: notebooks for students, solutions, slides",
-                        allow_abbrev=False)
-    pages = commands.add_parser("explorers", help="write docs/_static/explorers, the pages that the site embeds",
-                                allow_abbrev=False)
-    pages.add_argument("names", nargs="+", metavar="RUN", help="name of a run's folder with a trained network")
-    commands.add_parser("results", help="write the tables of docs/results.md anew", allow_abbrev=False)
-    tried = commands.add_parser("trial", help="kill, damage and starve a small run, and write docs/trial.md",
-                                allow_abbrev=False)
+    made = {}
+    for name, (text, names, many) in COMMANDS.items():
+        made[name] = commands.add_parser(name, help=text, allow_abbrev=False)
+        if names:
+            made[name].add_argument("names", nargs=many, metavar=names[0], help=names[1])
+    made["frontier"].add_argument("--refits", type=int, default=25,
+                                  help="mistakes whose last layer is refitted (%(default)s)")
+    made["recipes"].add_argument("--seeds", type=int, default=1, help="seeds of each (%(default)s)")
+    made["recipes"].add_argument("--recipe", action="append", choices=tuple(RECIPES),
+                                 help="only this one; may be given again")
+    tried = made["trial"]
     tried.add_argument("--size", choices=("short", "long"), default="short", help="numbers of cases (default: short)")
     for one in fields(Sizes):
         tried.add_argument(f"--{one.name}", type=int, metavar="N", help="in place of that of the size")

@@ -19,9 +19,8 @@ from ..study.step import RunError, changed_output, notebook_of, read_manifest
 from .domain_tables import domains_table, growth_table, labels_table, transfer_table
 from .frontiers import draw_frontier, frontier_table, kept_frontiers
 from .judge_tables import circularity_table, judges_table, selection_table
-from .publishing import CHECKOUT
+from .publishing import CHECKOUT, REFERENCE
 
-REFERENCE = CHECKOUT / "data" / "reference"
 RESULTS = CHECKOUT / "docs" / "results.md"
 # What is kept of steps that not every run has been through.
 ALSO = {**{step: ["summary.csv"] for step in results.SCORED}, "choosing": ["choices.csv", "optimism.csv", "ways.csv"]}

@@ -22,10 +22,9 @@ from ..study.snapshots import (
     verdicts_over,
     write_together,
 )
-from .publishing import CHECKOUT
+from .publishing import REFERENCE
 
-SNAPSHOTS = CHECKOUT / "data" / "reference" / "snapshots"
-GRID = CHECKOUT / "data" / "reference" / "recipes"
+SNAPSHOTS, GRID = REFERENCE / "snapshots", REFERENCE / "recipes"
 N_TRAIN, N_TEST, GRID_EPOCHS = 10_000, 2_000, 20  # of each training of the grid
 LAYERS = (12, 14, 15, 16, 20)  # around layer 15, and the other second convolutions that drop or do not
 SAMPLE = 5_000, 1_000  # images by which the geometry of a snapshot's layers is measured

@@ -7,9 +7,9 @@ import pandas as pd
 
 from ..study.results import groups
 from ..study.run import Run
-from .publishing import CHECKOUT
+from .publishing import CHECKOUT, REFERENCE
 
-REFERENCE, FIGURES = CHECKOUT / "data" / "reference", CHECKOUT / "figures"
+FIGURES = CHECKOUT / "figures"
 K = 10  # examples of a vote where no other number is said
 NEARLY = 0.01  # one point of accuracy: what fewer examples may lose
 

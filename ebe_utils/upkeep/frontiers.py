@@ -10,9 +10,9 @@ from ..files import write_text
 from ..frontier import Frontier
 from ..study.figures import save_figure, style
 from ..study.run import Run
-from .publishing import CHECKOUT
+from .publishing import CHECKOUT, REFERENCE
 
-FOLDER = CHECKOUT / "data" / "reference" / "frontier"
+FOLDER = REFERENCE / "frontier"
 # Of these choices the last layer is refitted: a refit of a whole data set's last layer takes seconds.
 REFITTED = ("layer 14, nearest", "nearest of the answer", "answers, of 200", "influence, of", "shares, of",
             "representer", "random of")

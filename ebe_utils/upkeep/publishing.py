@@ -14,6 +14,7 @@ from ..study.results import SCORED
 from ..study.run import Run
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+REFERENCE = CHECKOUT / "data" / "reference"  # results that are committed
 # Metadata of a cell that are committed; alt is what a figure shows, in words, for the HTML copies, mystnb for the site.
 KEPT = ("tags", "alt", "mystnb")
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .publishing import CHECKOUT
+from .publishing import REFERENCE
 
-FOLDER = CHECKOUT / "data" / "reference" / "growth"  # spectrum.csv: mean, variance and variance between classes
+FOLDER = REFERENCE / "growth"  # spectrum.csv: mean, variance and variance between classes
 CLASSES, BLOCK = 1000, 8192
 
 
