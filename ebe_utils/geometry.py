@@ -36,8 +36,12 @@ def whiten(X: np.ndarray, *others: np.ndarray, ridge: float = RIDGE) -> tuple[np
     ridge: share of the mean variance that is added to each variance, so that directions without any do not explode.
     """
     mean, variances, axes = principal_axes(X)
-    scaled = axes / np.sqrt(variances + ridge * max(variances.mean(), np.finfo(float).tiny))
-    return tuple((part - mean) @ scaled for part in (X, *others))
+    scale = _deviations(variances, ridge)
+    return tuple((part - mean) @ axes / scale for part in (X, *others))
+
+
+def _deviations(variances, ridge=RIDGE):
+    return np.sqrt(variances + ridge * max(variances.mean(), np.finfo(float).tiny))
 
 
 def layer_geometry(model: nn.Module, train_set: Any, test_set: Any, layers: Layers = "all", k: int = 10,
@@ -70,8 +74,7 @@ def _geometry(X, Q, labels, truth, k):
     along = rest[:, :TOP]
     centres = np.stack([along[labels == one].mean(0) for one in labels])  # (n, TOP), of each image's class
     unit = X / np.linalg.norm(X, axis=1, keepdims=True).clip(np.finfo(float).tiny)
-    scale = np.sqrt(variances + RIDGE * max(variances.mean(), np.finfo(float).tiny))
-    n = len(X)
+    scale, n = _deviations(variances), len(X)
 
     def accuracy(train, test):
         _, near = kneighbors(train.astype(np.float32), test.astype(np.float32), k)

@@ -17,25 +17,29 @@ def sweep_table(neighbors: LayerNeighbors, ks: Iterable[int] = range(1, 51), wei
     """Accuracy for every layer and k as a tidy DataFrame, one row each.
 
     Columns: layer (0 for raw pixels), name, dimension, k, accuracy (share of test images that EBE gets right),
-    agreement (share where EBE says what the network says), network_accuracy. Accuracies run from 0 to 1. Where the
-    network's outputs are not the data set's classes (`LayerNeighbors.same_classes`), agreement and network_accuracy are
-    NaN. After an approximate search also recall, the share of the true K nearest that it found. weights: see
-    `ebe_utils.votes`; for "nnk", neighbors as `with_nnk` returns them.
+    agreement (share where EBE says what the network says), "where wrong" (the same among the images that the network
+    gets wrong; NaN without any), network_accuracy. Accuracies run from 0 to 1. Where the network's outputs are not the
+    data set's classes (`LayerNeighbors.same_classes`), the last three are NaN. After an approximate search also recall,
+    the share of the true K nearest that it found. weights: see `ebe_utils.votes`; for "nnk", neighbors as `with_nnk`
+    returns them.
     """
     rows, ks = [], [neighbors._check_k(k) for k in ks]
+    wrong = neighbors.network != neighbors.test_labels
     for layer, name in neighbors.names.items():
         votes, note = neighbors.votes(layer, weights, ks), neighbors.notes.get(layer, {})
         for k, said in zip(ks, votes.T, strict=True):
             rows.append({"layer": layer, "name": name, "dimension": neighbors.dimensions[layer], "k": k,
                          "accuracy": (said == neighbors.test_labels).mean(),
                          "agreement": _agreement(neighbors, said),
+                         "where wrong": _agreement(neighbors, said, wrong),
                          "network_accuracy": neighbors.network_accuracy,
                          **({"recall": note["recall"]} if "recall" in note else {})})
     return pd.DataFrame(rows)
 
 
-def _agreement(neighbors, votes):
-    return float((votes == neighbors.network).mean()) if neighbors.same_classes else float("nan")
+def _agreement(neighbors, votes, among=slice(None)):
+    same = (votes == neighbors.network)[among]
+    return float(same.mean()) if neighbors.same_classes and len(same) else float("nan")
 
 
 def vote_table(neighbors: LayerNeighbors, ks: Iterable[int], weights: Iterable[str] | Mapping[str, Weights],

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import OrderedDict
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 # busy, threads that wait for each other take many times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import joblib
 import matplotlib
 import numpy as np
 import pytest
@@ -219,3 +221,38 @@ def same_neighbors():
         return differ.mean()
 
     return check
+
+
+@pytest.fixture
+def losing_a_worker(tmp_path, monkeypatch):
+    """Do a thing with joblib on a Dask cluster of two processes, one of which is killed while there is work.
+
+    losing_a_worker(thing, after=0.0): what `thing()` returns; after: seconds of work before the kill.
+    """
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.chdir(tmp_path)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")  # which the cluster sets, and leaves behind
+
+    def done(thing, after=0.0):
+        killed = []
+
+        def kill(client, process):
+            while not any(client.processing().values()):
+                time.sleep(0.002)
+            time.sleep(after)
+            os.kill(process, signal.SIGKILL)
+            killed.append(any(client.processing().values()))
+
+        with (distributed.LocalCluster(2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+              distributed.Client(cluster) as client):
+            before = client.run(os.getpid)
+            thread = threading.Thread(target=kill, args=(client, next(iter(before.values()))))
+            thread.start()
+            with joblib.parallel_config("dask"):
+                found = thing()
+            thread.join()
+            assert killed == [True], "a worker died while there was work"
+        return found
+
+    return done

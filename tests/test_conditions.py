@@ -86,12 +86,12 @@ def test_tables_of_a_snapshot_are_counts_of_its_votes(swept):
     pd.testing.assert_frame_equal(together, joint_correctness(swept, [1, 5]))
     wrong = swept.network != swept.test_labels
     assert wrong.any()
-    for row in layers.itertuples():
-        said = swept.votes(row.layer)[:, row.k - 1]
-        assert row.accuracy == pytest.approx(np.mean(said == swept.test_labels))
-        assert row.agreement == pytest.approx(np.mean(said == swept.network))
-        assert row.mistakes == pytest.approx(np.mean(said[wrong] == swept.network[wrong]))
-        assert row.network == pytest.approx(1 - wrong.mean())
+    for row in layers.to_dict("records"):
+        said = swept.votes(row["layer"])[:, row["k"] - 1]
+        assert row["accuracy"] == pytest.approx(np.mean(said == swept.test_labels))
+        assert row["agreement"] == pytest.approx(np.mean(said == swept.network))
+        assert row["where wrong"] == pytest.approx(np.mean(said[wrong] == swept.network[wrong]))
+        assert row["network_accuracy"] == pytest.approx(1 - wrong.mean())
 
 
 def test_counts_survive_the_file(swept, tmp_path):

@@ -48,12 +48,12 @@ class TestSnapshots:
             n = together.loc["all", "all"]
             assert n == 10_000
             part = layers[layers["snapshot"] == snapshot]
-            assert (part["network"] - together.loc["network", "all"] / n).abs().max() < 1e-4
+            assert (part["network_accuracy"] - together.loc["network", "all"] / n).abs().max() < 1e-4
             counts = [together.loc["all", f"{row.layer}/{row.k}"] for row in part.itertuples()]
             np.testing.assert_allclose(part["accuracy"], np.array(counts) / n, atol=1e-4)
             # Same answer on all images = the same right ones, and the same mistakes.
             both = [together.loc["network", f"{row.layer}/{row.k}"] for row in part.itertuples()]
-            agreement = np.array(both) / n + part["mistakes"] * (1 - part["network"])
+            agreement = np.array(both) / n + part["where wrong"] * (1 - part["network_accuracy"])
             np.testing.assert_allclose(part["agreement"], agreement, atol=2e-4)
 
     def test_geometry_is_possible_and_its_votes_are_near_the_sweeps(self, folder):
@@ -88,14 +88,14 @@ def test_leads_and_steadiness_are_hand_counts():
     part = layers[(layers["run"] == folder) & (layers["k"] == 10) & (layers["layer"] > 0)]
     last = part[part["snapshot"] == "60"]
     row = leads(layers).query("run == @folder and snapshot == '60'").iloc[0]
-    assert row["ahead"] == sum(last["accuracy"] > last["network"])
+    assert row["ahead"] == sum(last["accuracy"] > last["network_accuracy"])
     late = part[part["snapshot"].isin(list(map(str, range(51, 61))))]
     at_14 = late[late["layer"] == 14]
     steady = steadiness(layers).set_index("run").loc[folder]
-    assert steady["network"] == pytest.approx(100 * np.std(at_14["network"], ddof=1))
+    assert steady["network"] == pytest.approx(100 * np.std(at_14["network_accuracy"], ddof=1))
     assert steady["layer 14"] == pytest.approx(100 * np.std(at_14["accuracy"], ddof=1))
-    mean = part.loc[part["snapshot"] == AVERAGE, "network"].iloc[0]
-    assert steady["averaged"] == pytest.approx(100 * (mean - at_14["network"].mean()))
+    mean = part.loc[part["snapshot"] == AVERAGE, "network_accuracy"].iloc[0]
+    assert steady["averaged"] == pytest.approx(100 * (mean - at_14["network_accuracy"].mean()))
 
 
 def test_what_the_text_says_of_layer_15():
@@ -118,7 +118,7 @@ def test_verdicts_of_recipes_follow_from_their_intervals():
     assert (asked["verdict"] == said).all()
     about = ["dataset", "recipe", "seed", "reading"]
     assert (claims.groupby(about).size() == len(CLAIMS)).all() and (layers.groupby(about).size() == 20).all()
-    lead = layers[layers["k"] == 10].assign(lead=layers["accuracy"] - layers["network"])
+    lead = layers[layers["k"] == 10].assign(lead=layers["accuracy"] - layers["network_accuracy"])
     for name, part in claims[claims["claim"] == "1a"].groupby(about):
         smallest = lead.set_index(about).loc[name].query("layer > 1")["lead"].min()
         assert part["measured"].item() <= smallest + 1e-4  # the smallest over every k, of which ten is one
@@ -131,7 +131,7 @@ def test_the_table_of_recipes_is_a_hand_count():
     for row in table.to_dict("records"):
         part = layers[(layers["dataset"] == row["dataset"]) & (layers["recipe"] == row["recipe"])
                       & (layers["seed"] == row["seed"]) & (layers["reading"] == "as here")]
-        assert row["ahead"] == sum(a > n for a, n in zip(part["accuracy"], part["network"], strict=True))
+        assert row["ahead"] == sum(a > n for a, n in zip(part["accuracy"], part["network_accuracy"], strict=True))
         assert row["top"] == part.loc[part["layer"] == 15, "top"].item()
         assert row["agreement"] == part.loc[part["layer"] == 14, "agreement"].item()
 
@@ -143,7 +143,7 @@ def test_figures_draw_the_tables():
         part = layers[(layers["run"] == run) & (layers["k"] == 10) & (layers["layer"] == 14)]
         part = part[part["snapshot"] != AVERAGE].set_index("snapshot")
         drawn = {line.get_label(): line.get_xydata() for line in axis.lines}
-        for label, column in (("network", "network"), ("votes at layer 14", "accuracy")):
+        for label, column in (("network", "network_accuracy"), ("votes at layer 14", "accuracy")):
             expected = [(int(epoch), 100 * value) for epoch, value in part[column].items()]
             np.testing.assert_allclose(drawn[label], sorted(expected))
     plt.close(figure)

@@ -11,7 +11,8 @@ from sklearn.metrics.pairwise import cosine_distances
 from ebe_utils import EBEClassifier, embed
 from ebe_utils.frontier import Frontier
 from ebe_utils.network_examples import total_variation
-from ebe_utils.upkeep.frontiers import FOLDER, frontier_figure, kept_frontiers, write_frontier
+from ebe_utils.study.results import kept_frontiers
+from ebe_utils.upkeep.frontiers import FOLDER, frontier_figure, write_frontier
 from ebe_utils.upkeep.publishing import CHECKOUT
 
 pytestmark = pytest.mark.usefixtures("one_thread")

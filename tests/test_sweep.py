@@ -2,13 +2,9 @@
 
 import copy
 import itertools
-import os
 import re
-import signal
 import subprocess
 import sys
-import threading
-import time
 from collections import OrderedDict
 from dataclasses import replace
 from types import SimpleNamespace
@@ -87,9 +83,20 @@ def test_raw_pixels_are_layer_0(table, small):
 
 
 def test_the_table_is_tidy(table):
-    assert list(table.columns) == ["layer", "name", "dimension", "k", "accuracy", "agreement", "network_accuracy"]
+    assert list(table.columns) == ["layer", "name", "dimension", "k", "accuracy", "agreement", "where wrong",
+                                   "network_accuracy"]
     assert len(table) == 21 * K and not table[["layer", "k"]].duplicated().any()
     assert table["network_accuracy"].nunique() == 1
+
+
+def test_agreement_where_the_network_is_wrong(found, table, small):
+    wrong = found.network != small[1].labels
+    assert wrong.any()
+    for layer, k in ((0, 1), (14, 5), (20, K)):
+        said = found.votes(layer)[:, k - 1]
+        assert row(table, layer, k)["where wrong"] == pytest.approx(np.mean(said[wrong] == found.network[wrong]))
+    right = replace(found, test_labels=found.network)
+    assert sweep_table(right, [1])["where wrong"].isna().all()
 
 
 def test_layer_sweep_is_neighbors_and_table_in_one(table, trained, small):
@@ -211,31 +218,10 @@ def test_parts_searched_by_other_processes_give_the_same(trained, small):
     np.testing.assert_array_equal(several.network, one.network)
 
 
-def test_a_cluster_that_loses_a_worker_finds_the_same(trained, small, tmp_path, monkeypatch):
-    distributed = pytest.importorskip("distributed")
-    monkeypatch.chdir(tmp_path)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        monkeypatch.setenv(name, "1")  # which the cluster sets, and leaves behind
+def test_a_cluster_that_loses_a_worker_finds_the_same(trained, small, losing_a_worker):
     options = {"k": K, "engine": "bounded", "batch_size": 8, "progress": False}
     one = layer_neighbors(trained, *small, **options)
-    killed = []
-
-    def kill(client, process):
-        while not any(client.processing().values()):
-            time.sleep(0.01)
-        time.sleep(0.5)
-        os.kill(process, signal.SIGKILL)
-        killed.append(any(client.processing().values()))
-
-    with (distributed.LocalCluster(2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
-          distributed.Client(cluster) as client):
-        before = client.run(os.getpid)
-        thread = threading.Thread(target=kill, args=(client, next(iter(before.values()))))
-        thread.start()
-        with joblib.parallel_config("dask"):
-            several = layer_neighbors(trained, *small, parts=8, **options)
-        thread.join()
-        assert killed == [True], "a worker died while there was work"
+    several = losing_a_worker(lambda: layer_neighbors(trained, *small, parts=8, **options), after=0.5)
     for layer in one.names:
         np.testing.assert_array_equal(several.indices[layer], one.indices[layer])
         np.testing.assert_array_equal(several.distances[layer], one.distances[layer])

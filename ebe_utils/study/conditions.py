@@ -74,7 +74,7 @@ def leads(layers: pd.DataFrame, k: int = 10) -> pd.DataFrame:
     """
     at = layers[(layers["k"] == k) & (layers["layer"] > 0)]
     table = at.pivot(index=["run", "snapshot"], columns="layer", values="accuracy")
-    network = at.groupby(["run", "snapshot"])["network"].first()
+    network = at.groupby(["run", "snapshot"])["network_accuracy"].first()
     found = pd.DataFrame({"network": network, "ahead": table.gt(network, axis=0).sum(axis=1),
                           **{f"layer {layer}": table[layer] for layer in (9, 14, 15, 19)}}).reset_index()
     return found.assign(order=found["snapshot"].map(epoch_of)).sort_values(["run", "order"], ignore_index=True).drop(
@@ -97,8 +97,8 @@ def steadiness(layers: pd.DataFrame, last: int = 10, k: int = 10) -> pd.DataFram
         epochs = sorted({name for name in table["snapshot"] if name != AVERAGE}, key=epoch_of)[-last:]
         late = table[table["snapshot"].isin(epochs)]
         spread = late.pivot(index="snapshot", columns="layer", values="accuracy").std() * 100
-        network = late.groupby("snapshot")["network"].first() * 100
-        mean = table.loc[table["snapshot"] == AVERAGE, "network"]
+        network = late.groupby("snapshot")["network_accuracy"].first() * 100
+        mean = table.loc[table["snapshot"] == AVERAGE, "network_accuracy"]
         rows.append({"run": run, "epochs": len(epochs), "network": network.std(), "layer 14": spread[14],
                      "median layer": spread.median(),
                      "averaged": 100 * mean.iloc[0] - network.mean() if len(mean) else float("nan")})
@@ -132,8 +132,9 @@ def recipes_table(layers: pd.DataFrame, reading: str = "as here") -> pd.DataFram
     rows = []
     for about, part in layers[layers["reading"] == reading].groupby(["dataset", "recipe", "seed"], sort=False):
         at = part.set_index("layer")
-        rows.append({**dict(zip(("dataset", "recipe", "seed"), about, strict=True)), "network": at["network"].iloc[0],
-                     "layer 14": at["accuracy"][14], "agreement": at["agreement"][14],
-                     "ahead": int((at["accuracy"] > at["network"]).sum()), "top": at["top"][15],
+        rows.append({**dict(zip(("dataset", "recipe", "seed"), about, strict=True)),
+                     "network": at["network_accuracy"].iloc[0], "layer 14": at["accuracy"][14],
+                     "agreement": at["agreement"][14],
+                     "ahead": int((at["accuracy"] > at["network_accuracy"]).sum()), "top": at["top"][15],
                      "cosine": at["mean_cosine"][15]})
     return pd.DataFrame(rows)

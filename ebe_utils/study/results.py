@@ -193,6 +193,15 @@ def faithfulness_table(run: Run, layers: Iterable[int], k: int = 10, step: str =
     return table.reset_index(names="examples by")
 
 
+def kept_frontiers(root: Path | None = None) -> pd.DataFrame:
+    """The tables of choices of all networks in root/frontier/ (by default of `reference_root()`), one after the other.
+
+    Without rows if there are none.
+    """
+    files = sorted((Path(root or reference_root()) / "frontier").glob("*.csv"))
+    return pd.concat([pd.read_csv(file) for file in files], ignore_index=True) if files else pd.DataFrame()
+
+
 def reliance_table(root: Path | None = None) -> pd.DataFrame:
     """Choices of ten examples on whole data sets, in per cent: run, examples, accuracy, agreement, on mistakes, near,
     reliance.
@@ -200,8 +209,7 @@ def reliance_table(root: Path | None = None) -> pd.DataFrame:
     Of root/frontier/, by default `reference_root()`. near: mean rank of the examples at layer 14 (of the training set);
     reliance: on the network's mistakes, to first order (`ebe_utils.reliance`).
     """
-    parts = [pd.read_csv(file) for file in sorted((Path(root or reference_root()) / "frontier").glob("*.csv"))]
-    table = pd.concat(parts, ignore_index=True).drop(columns="examples").rename(columns={"choice": "examples"})
+    table = kept_frontiers(root).drop(columns="examples").rename(columns={"choice": "examples"})
     table["near"] = table["near"].map("{:.2f}".format)  # from hundredths to 50
     shown = table["examples"].str.contains("^(?:layer 14|pooled|logits|influence|random$)")
     return table.loc[shown, ["run", "examples", "accuracy", "agreement", "on mistakes", "near", "reliance"]]

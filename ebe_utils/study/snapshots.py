@@ -20,7 +20,7 @@ from ..data import ImageSet, scale
 from ..geometry import layer_geometry
 from ..layer_neighbors import LayerNeighbors, layer_neighbors
 from ..model import freeze, load_model, resnet18_for, save_model
-from ..tables import KS, joint_correctness
+from ..tables import KS, joint_correctness, sweep_table
 from ..training import train
 from .claims import judge_claims
 
@@ -72,18 +72,10 @@ def load_snapshots(files: Mapping[int, Path], train_set: ImageSet, average: Sequ
 def snapshot_tables(neighbors: LayerNeighbors, ks: Sequence[int] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(layers, together) of one snapshot's sweep, for `ks` examples (default: the `KS` that were searched).
 
-    layers: layer, k, accuracy, agreement, mistakes (agreement on the images that the network gets wrong; NaN without
-    any) and network (its accuracy), from 0 to 1. together: `joint_correctness`, from which the claims are judged.
+    layers: `sweep_table`, without names and dimensions. together: `joint_correctness`, by which claims are judged.
     """
-    wrong = neighbors.network != neighbors.test_labels
-    ks, rows = list(ks) or [k for k in KS if k <= next(iter(neighbors.indices.values())).shape[1]], []
-    for layer in neighbors.names:
-        for k, said in zip(ks, neighbors.votes(layer, ks=ks).T, strict=True):
-            same = said == neighbors.network
-            rows.append({"layer": layer, "k": k, "accuracy": (said == neighbors.test_labels).mean(),
-                         "agreement": same.mean(), "mistakes": same[wrong].mean() if wrong.any() else float("nan"),
-                         "network": neighbors.network_accuracy})
-    return pd.DataFrame(rows), joint_correctness(neighbors, ks)
+    ks = list(ks) or [k for k in KS if k <= next(iter(neighbors.indices.values())).shape[1]]
+    return sweep_table(neighbors, ks).drop(columns=["name", "dimension"]), joint_correctness(neighbors, ks)
 
 
 def swept_training(train_set: ImageSet, test_set: ImageSet, epochs: Sequence[int], k: int, geometry: Sequence[int],

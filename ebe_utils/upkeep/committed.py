@@ -17,7 +17,7 @@ from ..study.figures import accuracy_figure, save_figure, style
 from ..study.run import Run
 from ..study.step import RunError, changed_output, notebook_of, read_manifest
 from .domain_tables import domains_table, growth_table, labels_table, transfer_table
-from .frontiers import draw_frontier, frontier_table, kept_frontiers
+from .frontiers import draw_frontier, frontier_table
 from .judge_tables import circularity_table, judges_table, selection_table
 from .publishing import CHECKOUT, REFERENCE
 
@@ -112,7 +112,7 @@ def update_results(path: Path = RESULTS, root: Path = REFERENCE) -> None:
                              f"<!-- {name} --> and <!-- end of {name} -->.")
     write_text(path, text)
     if Path(path) == RESULTS:
-        draw_frontier(kept_frontiers())
+        draw_frontier(results.kept_frontiers())
 
 
 def filled(text: str, name: str, table: str) -> tuple[str, int]:
@@ -139,7 +139,7 @@ def _tables(root: Path) -> dict[str, pd.DataFrame]:
         tables["growth"] = growth_table(pd.read_csv(Path(root) / "growth" / "growth.csv"))
     for file in sorted((Path(root) / "benchmark").glob("*/table.csv")):
         tables[f"benchmark {file.parent.name}"] = benchmark_table(pd.read_csv(file))
-    if len(frontiers := kept_frontiers(Path(root) / "frontier")):
+    if len(frontiers := results.kept_frontiers(root)):
         tables["frontier"] = frontier_table(frontiers)
     if len(verdicts := kept_snapshots("verdicts", Path(root) / "snapshots")):
         recipes = kept_recipes("claims", Path(root) / "recipes")

@@ -1,7 +1,6 @@
 """When the claims hold: snapshots of whole trainings, and recipes on parts of the data, as committed tables."""
 
 from collections.abc import Iterable
-from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -84,17 +83,13 @@ def keep_recipe(dataset: str, recipe: str, seed: int = 0, folder: Path = GRID, n
         raise ValueError(f"there is no recipe {recipe!r}; there are {', '.join(RECIPES)}.")
     if len(_rows(folder / "claims.csv", about)[1]):
         return
+    folder.mkdir(parents=True, exist_ok=True)
     parts = random_part(*load_dataset(dataset, seed=seed), n_train, n_test, seed)
     model, train_set, test_set = train_recipe(recipe, *parts, epochs, seed)
     for name, table in zip(("claims", "layers"), judge_readings(model, train_set, test_set, dataset), strict=True):
         others, _ = _rows(folder / f"{name}.csv", about)
-        table = table[["reading", *table.columns.drop("reading")]]
-        for at, (column, value) in enumerate(about.items()):
-            table.insert(at, column, value)
-        text = StringIO()
-        pd.concat([others, table]).to_csv(text, index=False, float_format="%.5g")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / f"{name}.csv", text.getvalue())
+        table = table.assign(**about)[[*about, "reading", *table.columns.drop("reading")]]
+        write_text(folder / f"{name}.csv", pd.concat([others, table]).to_csv(index=False, float_format="%.5g"))
 
 
 def _rows(file, about):

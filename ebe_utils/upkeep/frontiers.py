@@ -83,12 +83,6 @@ def frontier_figure(tables: pd.DataFrame) -> Figure:
     return figure
 
 
-def kept_frontiers(folder: Path = FOLDER) -> pd.DataFrame:
-    """The tables of all runs, one after the other; without rows if there are none."""
-    files = sorted(folder.glob("*.csv"))
-    return pd.concat([pd.read_csv(file) for file in files], ignore_index=True) if files else pd.DataFrame()
-
-
 def draw_frontier(tables: pd.DataFrame, figures: Path = CHECKOUT / "figures") -> Path:
     """Draw the README's figure anew, figures/frontier/frontier.png; returns its path."""
     with plt.rc_context():
