@@ -249,3 +249,5 @@ def test_tables_mark_what_was_measured(monkeypatch):
     show_table(pd.DataFrame({"name": ["<b>", "c"], "accuracy": [0.12345, 1.0]}), measured=["accuracy"])
     assert '<span class="measured">0.123</span>' in shown[0] and '<span class="measured">1.000</span>' in shown[0]
     assert "&lt;b&gt;" in shown[0] and "<b>" not in shown[0] and shown[0].count("measured") == 2
+    show_table(pd.DataFrame({"share": np.array([0.115110055], dtype=np.float32), "images": np.array([7])}), digits=2)
+    assert ">0.12<" in shown[1] and ">7<" in shown[1]

@@ -9,6 +9,7 @@ import html
 from collections.abc import Callable, Collection
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 
@@ -35,7 +36,7 @@ def show_table(table: pd.DataFrame, measured: Collection[str] = (), digits: int 
 
     def cell(column: str) -> Callable[[object], str]:
         def text(value: object) -> str:
-            value = f"{value:.{digits}f}" if isinstance(value, float) else html.escape(str(value))
+            value = f"{value:.{digits}f}" if isinstance(value, float | np.floating) else html.escape(str(value))
             return f'<span class="measured">{value}</span>' if column in measured else value
         return text
 
