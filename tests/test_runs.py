@@ -462,11 +462,25 @@ def test_what_is_needed_but_missing_or_damaged_names_notebook_and_command(step, 
 # --- locks ---------------------------------------------------------------------------------------------------------
 
 
-def test_two_steps_at_once_are_refused():
+def test_a_step_is_done_once_at_a_time_and_others_beside_it():
     run = Run.start()
-    with run.step("train"), pytest.raises(RunError, match="another process is working"), run.step("sweep"):
-        pass
-    assert finish(run, "sweep")
+    with run.step("train"):
+        with pytest.raises(RunError, match="another process is working at step 'train' of run"), run.step("train"):
+            pass
+        assert finish(run, "sweep")
+    assert run.manifest("train") and run.manifest("sweep")
+
+
+def test_a_step_that_was_done_again_while_it_was_read_leaves_no_result():
+    run = Run.start()
+    finish(run, "train")
+    step = run.step("sweep", needs=["train"])
+    words = "'train' of run .* was done again while step 'sweep'.*04_layer_sweep"
+    with pytest.raises(RunError, match=words), step, run.step("train", settings={"epochs": 2}) as again:
+        again.path("result.txt").write_text("another")
+    assert run.manifest("train")["settings"] == {"epochs": 2}
+    with pytest.raises(RunError, match="'sweep' of run .* has not run yet"):
+        run.manifest("sweep")
 
 
 def test_a_lock_ends_with_its_block():
@@ -486,7 +500,8 @@ def test_a_file_where_a_steps_folder_belongs():
     assert step.todo
     with pytest.raises(RunError, match="train cannot be written"), step:
         pass
-    with run.lock():
+    (run.path / "train").unlink()
+    with step:
         pass
 
 
@@ -500,7 +515,7 @@ def test_another_process_holds_the_run():
         try:
             assert [other.stdout.readline() for _ in range(2)] == ["[train] running\n", "inside\n"]
             run = Run.start(run="shared")
-            with pytest.raises(RunError, match="another process is working in run shared.*another name"):
+            with pytest.raises(RunError, match="at step 'train' of run shared.*another name"):
                 finish(run, "train")
         finally:
             other.communicate("theirs\n", timeout=60)

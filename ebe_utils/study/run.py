@@ -171,15 +171,18 @@ class Run:
         return train_set, test_set
 
     @contextlib.contextmanager
-    def lock(self, name: str = ".lock") -> Iterator[None]:
-        """A lock for the time of a with block, held by one process at a time; RunError if another has it."""
+    def lock(self, name: str, where: str = "in") -> Iterator[None]:
+        """A lock for the time of a with block, held by one process at a time; RunError if another has it.
+
+        name: of the lock's file in the run's folder; where: what it locks, for the error's words.
+        """
         import filelock  # of the extra "notebooks"
 
         lock = filelock.FileLock(self.path / name)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise RunError(f"another process is working in run {self.name} ({self.path}); wait for it to end, or "
+            raise RunError(f"another process is working {where} run {self.name} ({self.path}); wait for it to end, or "
                            "choose another name with the parameter run.") from None
         try:
             yield
@@ -196,11 +199,14 @@ class Run:
         Its identity is all of these, with the run's training and test images, the version of the step's code (`CODE`)
         and the class of the device.
         """
-        decides = dict(inputs or {})
-        for other in needs:
-            decides[other] = hashlib.sha256(json.dumps(self.manifest(other)["outputs"]).encode()).hexdigest()
-        return Step(self, name, {"settings": json.loads(json.dumps(settings or {})), "inputs": decides,
-                                 **({} if self.committed else self._circumstances(name))})
+        read = {other: _digest(self.manifest(other)) for other in needs}
+        identity = {"settings": json.loads(json.dumps(settings or {})), "inputs": dict(inputs or {}) | read}
+        return Step(self, name, identity | ({} if self.committed else self._circumstances(name)), read)
+
+    def digest(self, step: str) -> str | None:
+        """The digest of a finished step's outputs, as its manifest says it now; None without a manifest."""
+        manifest = read_manifest(self.path / step / "manifest.json")
+        return None if manifest is None else _digest(manifest)
 
     def _circumstances(self, step: str) -> dict[str, Any]:
         """What decides the result of every step."""
@@ -227,3 +233,7 @@ class Run:
         """Path of a file that a finished step left."""
         self.manifest(step)
         return self.path / step / name
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest["outputs"]).encode()).hexdigest()

@@ -44,15 +44,17 @@ class RunError(RuntimeError):
 class Step:
     """One step of a run: `if step.todo: with step: ...` does the work only if its manifest does not match.
 
-    Inside the with block the run is locked; at its end the manifest is written, with the hash of every file in the
-    step's folder, versions, device, seconds and peak memory. After an exception there is no manifest. A step may add to
-    its files in further with blocks: seconds are those of all, and an exception leaves the manifest of those before.
+    Inside the with block the step is locked, but not the others of its run; at its end the manifest is written, with
+    the hash of every file in the step's folder, versions, device, seconds and peak memory. After an exception there is
+    no manifest, nor where a step that was read was done again meanwhile: RunError. A step may add to its files in
+    further with blocks: seconds are those of all, and an exception leaves the manifest of those before.
 
-    identity: all that decides the result, as the manifest records it; see `Run.step`.
+    identity: all that decides the result, as the manifest records it; needs: digests of the steps that are read; see
+    `Run.step`.
     """
 
-    def __init__(self, run: "Run", name: str, identity: dict[str, Any]) -> None:
-        self.run, self.name, self.identity = run, name, identity
+    def __init__(self, run: "Run", name: str, identity: dict[str, Any], needs: dict[str, str]) -> None:
+        self.run, self.name, self.identity, self.needs = run, name, identity, needs
         self.folder = run.path / name
         manifest, why = read_manifest(self.folder / "manifest.json"), None
         training = read_manifest(run.path / "train" / "manifest.json")
@@ -79,9 +81,9 @@ class Step:
             raise RunError(f"step {self.name!r} of run {self.run.name} is a committed result, which is only read; do "
                            f"it again in a run of its own with\n  {self.run.command()}")
         self._lock = contextlib.ExitStack()
-        self._lock.enter_context(self.run.lock())
         try:
             self.folder.mkdir(exist_ok=True)
+            self._lock.enter_context(self.run.lock(f"{self.name}/.lock", f"at step {self.name!r} of"))
             for part in self.folder.rglob(".*.part"):  # of killed processes: nobody else works here now
                 part.unlink(missing_ok=True)
             if not self._whole:
@@ -96,6 +98,10 @@ class Step:
                  trace: TracebackType | None) -> None:
         try:
             if kind is None:
+                for other, digest in self.needs.items():
+                    if self.run.digest(other) != digest:
+                        raise RunError(f"step {other!r} of run {self.run.name} was done again while step {self.name!r} "
+                                       f"read its files: run {notebook_of(self.name)} again.")
                 self._seconds += time.perf_counter() - self._start
                 files = sorted(f for f in self.folder.rglob("*") if f.is_file() and not f.name.startswith(".")
                                and f != self.folder / "manifest.json")
