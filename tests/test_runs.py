@@ -185,8 +185,8 @@ def test_the_command_can_be_pasted_into_a_shell():
 
 def test_profiles_limit_the_data(monkeypatch):
     monkeypatch.setitem(PROFILES, "quick", (100, 30, 5))
-    for options, sizes in (({}, (100, 30)), ({"profile": "paper"}, (1437, 360)), ({"n_train": 50}, (50, 30)),
-                           ({"n_train": 200, "n_test": 9}, (200, 9))):
+    for options, sizes in (({}, (100, 30)), ({"profile": "paper"}, (1437, 360)), ({"profile": "fast"}, (1437, 360)),
+                           ({"n_train": 50}, (50, 30)), ({"n_train": 200, "n_test": 9}, (200, 9))):
         assert tuple(len(part) for part in Run(Parameters(**options)).load_data()) == sizes
 
 
@@ -198,12 +198,14 @@ def test_data_of_a_run_are_those_of_its_seed():
 
 
 @pytest.mark.parametrize("options, images, epochs", [({}, 4999, 7), ({}, 5000, 3), ({"profile": "paper"}, 100, 60),
+                                                     ({"profile": "fast"}, 100, 12),
                                                      ({"profile": "paper", "epochs": 3}, 100, 3)])
 def test_epochs_of_the_profiles(options, images, epochs):
     assert Run(Parameters(**options)).epochs(range(images)) == epochs
 
 
 @pytest.mark.parametrize("options, schedule", [({}, "linear"), ({"profile": "paper"}, "constant"),
+                                               ({"profile": "fast"}, "linear"),
                                                ({"schedule": "constant"}, "constant"),
                                                ({"profile": "paper", "schedule": "linear"}, "linear")])
 def test_schedules_of_the_profiles(options, schedule):
