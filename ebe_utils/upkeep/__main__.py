@@ -13,6 +13,7 @@ from ..study.parameters import Parameters
 from ..study.recipes import RECIPES
 from ..study.run import Run
 from ..study.step import notebook_of
+from .candidates import keep_candidates
 from .committed import REFERENCE, keep_domain_run, keep_results, update_results
 from .conditions import keep_recipe, keep_snapshots
 from .course import write_course
@@ -30,6 +31,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, str] | None, str]] = {
     "keep": ("copy the tables of finished runs to data/reference and to docs/results.md", _RUN, "+"),
     "reference": ("do all runs of data/reference again, and keep their tables", ("RUN", "only these"), "*"),
     "frontier": ("compare choices of examples on a run's network, and keep the table", _TRAINED, "+"),
+    "candidates": ("judge all settings that could be chosen, on a run's test images", _TRAINED, "+"),
     "snapshots": ("train with snapshots, sweep each, and keep the tables",
                   ("RUN", "as of a run's folder: fashion_mnist-paper-seed1"), "+"),
     "recipes": ("judge the claims by other recipes on parts of data sets",
@@ -74,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return reported({"publish": _publish, "draw": draw, "course": write_course, "results": update_results,
                      "explorers": lambda: keep_explorers(options.names),
                      "snapshots": lambda: [keep_snapshots(name) for name in options.names],
+                     "candidates": lambda: [keep_candidates(name) for name in options.names],
                      "recipes": lambda: _recipes(options),
                      "frontier": lambda: [keep_frontier(name, options.refits) for name in options.names]}.get(
         options.command, lambda: _keep(options)))

@@ -1,0 +1,93 @@
+"""Every setting that `select` could choose, judged on the test images: by accuracy, and by agreement with the network.
+
+One table for each run, data/reference/candidates/RUN.csv: a row for each layer, k, metric and way of voting.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from ..data import ImageSet
+from ..files import write_text
+from ..layer_neighbors import layer_neighbors
+from ..layers import conv_layers
+from ..selection import candidate_votes
+from ..study.run import Run
+from ..tables import KS
+from .publishing import REFERENCE
+
+FOLDER = REFERENCE / "candidates"
+METRICS = ("cosine", "euclidean")  # with those of `KS` and all ways of voting, the candidates of notebook 09
+_HALVES = ("first half", "second half")
+
+
+def keep_candidates(name: str, folder: Path = FOLDER) -> Path:
+    """Judge all candidates on a run's test images, and write the table; RunError without a trained network."""
+    run = Run.open(name)
+    train_set, test_set = run.load_data()
+    table = judge_candidates(run.load_model(train_set), train_set, test_set)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{run.name}.csv"
+    write_text(path, table.assign(run=run.name).to_csv(index=False, float_format="%.6g"))
+    return path
+
+
+def judge_candidates(model: nn.Module, train_set: ImageSet, test_set: ImageSet, ks: Sequence[int] = KS,
+                     metrics: Sequence[str] = METRICS, seed: int = 0) -> pd.DataFrame:
+    """A row for each candidate: its setting, and shares of the test images.
+
+    accuracy, agreement (with the network), on mistakes (agreement where the network is wrong). The columns "accuracy,
+    first half" and so on are those of two random halves of the test images: chosen on one and measured on the other,
+    a candidate is measured on images that did not choose it.
+    """
+    half = np.random.default_rng(seed).permutation(len(test_set)) % 2 == 0
+    rows = []
+    for metric in metrics:
+        found = layer_neighbors(model, train_set, test_set, [*conv_layers(model), "avgpool"], max(ks), metric,
+                                pixels=False, progress=False)
+        wrong = found.network != found.test_labels
+        for row, votes in candidate_votes(found, model, train_set, test_set, ks):
+            said = votes.argmax(1)
+            right, agrees = said == found.test_labels, said == found.network
+            row |= {"accuracy": right.mean(), "agreement": agrees.mean(), "on mistakes": agrees[wrong].mean()}
+            for which, part in zip(_HALVES, (half, ~half), strict=True):
+                row |= {f"accuracy, {which}": right[part].mean(), f"agreement, {which}": agrees[part].mean(),
+                        f"on mistakes, {which}": agrees[part & wrong].mean()}
+            rows.append(row)
+    return pd.DataFrame(rows).assign(network=1 - wrong.mean(), mistakes=int(wrong.sum()))
+
+
+def chosen_candidates(table: pd.DataFrame) -> pd.DataFrame:
+    """What accuracy and agreement choose among the candidates of one run, in per cent, beside fixed settings.
+
+    by accuracy, by agreement: of equals, the one with fewer examples. Their measures are means over the two halves,
+    each measured with the candidate that is best on the other; the setting named is the best on all test images.
+    """
+    rows = []
+    for by in ("accuracy", "agreement"):
+        crossed = []
+        for chooses, measures in (_HALVES, _HALVES[::-1]):
+            best = _best(table, f"{by}, {chooses}")
+            crossed.append([best[f"{what}, {measures}"] for what in ("accuracy", "agreement", "on mistakes")])
+        rows.append([f"by {by}", _words(_best(table, by)), *np.mean(crossed, axis=0)])
+    for name, layer, weights, k in (("the paper", "14", "uniform", 10), ("layer 14, NNK", "14", "nnk", 50),
+                                    ("pooled features", "avgpool", "uniform", 10)):
+        fixed = table[(table["layer"].astype(str) == layer) & (table["metric"] == "cosine")
+                      & (table["weights"] == weights) & (table["k"] == k)].iloc[0]
+        rows.append([name, _words(fixed), *fixed[["accuracy", "agreement", "on mistakes"]]])
+    shown = pd.DataFrame(rows, columns=["chosen", "setting", "accuracy", "agreement", "on mistakes"])
+    shown[["accuracy", "agreement", "on mistakes"]] = 100 * shown[["accuracy", "agreement", "on mistakes"]]
+    return shown
+
+
+def _best(table, by):
+    return table.sort_values([by, "k"], ascending=[False, True], kind="stable").iloc[0]
+
+
+def _words(row):
+    layer = f"layer {row['layer']}" if str(row["layer"]).isdigit() else str(row["layer"])
+    votes = "NNK votes" if row["weights"] == "nnk" else f"k = {row['k']}, {row['metric']}, {row['weights']}"
+    return f"{layer}, {votes}"
