@@ -13,6 +13,7 @@ from ..study.parameters import Parameters
 from ..study.recipes import RECIPES
 from ..study.run import Run
 from ..study.step import notebook_of
+from .audits import SHARES, keep_audit
 from .candidates import keep_candidates
 from .committed import REFERENCE, keep_domain_run, keep_results, update_results
 from .conditions import keep_recipe, keep_snapshots
@@ -32,6 +33,8 @@ COMMANDS: dict[str, tuple[str, tuple[str, str] | None, str]] = {
     "reference": ("do all runs of data/reference again, and keep their tables", ("RUN", "only these"), "*"),
     "frontier": ("compare choices of examples on a run's network, and keep the table", _TRAINED, "+"),
     "candidates": ("judge all settings that could be chosen, on a run's test images", _TRAINED, "+"),
+    "audits": ("train on wrong labels, and audit the training set",
+               ("DATASET", "mnist, fashion_mnist, cifar10"), "+"),
     "snapshots": ("train with snapshots, sweep each, and keep the tables",
                   ("RUN", "as of a run's folder: fashion_mnist-paper-seed1"), "+"),
     "recipes": ("judge the claims by other recipes on parts of data sets",
@@ -57,6 +60,8 @@ def parser() -> argparse.ArgumentParser:
     made["recipes"].add_argument("--seeds", type=int, default=1, help="seeds of each (%(default)s)")
     made["recipes"].add_argument("--recipe", action="append", choices=tuple(RECIPES),
                                  help="only this one; may be given again")
+    made["audits"].add_argument("--share", action="append", type=float,
+                                help="of labels that are made wrong; may be given again (default: 0.05 and 0.1)")
     tried = made["trial"]
     tried.add_argument("--size", choices=("short", "long"), default="short", help="numbers of cases (default: short)")
     for one in fields(Sizes):
@@ -77,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                      "explorers": lambda: keep_explorers(options.names),
                      "snapshots": lambda: [keep_snapshots(name) for name in options.names],
                      "candidates": lambda: [keep_candidates(name) for name in options.names],
+                     "audits": lambda: [keep_audit(name, share) for share in options.share or SHARES
+                                        for name in options.names],
                      "recipes": lambda: _recipes(options),
                      "frontier": lambda: [keep_frontier(name, options.refits) for name in options.names]}.get(
         options.command, lambda: _keep(options)))
