@@ -1,7 +1,7 @@
 # make run   the paper's experiment, notebooks 00 to 05, on real digits; variables are the parameters of the run:
 #            make run DATASET=mnist PROFILE=paper SEED=1; ONLY="06 07" names other notebooks, ONLY=all runs every one
 # make check  what to run before a commit: lint, import contract, types and the fast tests, a minute and a half
-# make test  lint, unit tests, the sequence, and nbval over the committed notebooks
+# make test  lint, unit tests, the sequence by papermill, and nbval: what it printed against the committed notebooks
 # make bench the layer sweep beside what one would write instead: make bench DATASET=mnist TRAIN=10000 TEST=2000
 # make trial what is promised never to be lost or wrong, tried hard: killed processes, damaged files, full disks, bad
 #            inputs; make trial SIZE=long is the nightly one, KILLS=20 sets one number of cases

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -22,10 +21,13 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from nbval.plugin import IPyNbFile
+from recorded import RecordedKernel, wait_for
 from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
+EXECUTE = IPyNbFile.setup
 # Started by one process, awaited by all: pytest-xdist runs the tests in several.
 SEQUENCE = """
 cd "$1" && "$2" -u -m ebe_utils run --only all > "$3/sequence.txt" 2>&1
@@ -36,6 +38,7 @@ echo $? > "$3/sequence.part" && mv "$3/sequence.part" "$3/sequence.code"
 def pytest_configure(config):
     """Runs go to a temporary folder, or to EBE_TEST_RUNS, which is kept."""
     matplotlib.use("agg")
+    IPyNbFile.setup = _recorded
     config.temporary_runs = None
     if hasattr(config, "workerinput"):  # of pytest-xdist: the folder is that of the process that started this one
         return
@@ -72,13 +75,17 @@ def pytest_collection_finish(session):
         (runs / "sequence.pid").write_text(str(started.pid))
 
 
-def pytest_runtest_setup(item):
-    """A notebook is compared in the run folder of the sequence, after the sequence has been through it."""
+def _recorded(collector):
+    """`IPyNbFile.setup` where the sequence runs: wait for its notebook, and compare with what it has recorded."""
     runs = Path(os.environ["EBE_RUNS_DIR"])
-    if _waits(item) == 2 and (runs / "sequence.pid").exists():
-        line = re.compile(rf"^{Path(item.nodeid.split('::')[0]).stem} +\d+ s$", re.MULTILINE)
-        while not (runs / "sequence.code").exists() and not line.search((runs / "sequence.txt").read_text()):
-            time.sleep(0.2)
+    if not (runs / "sequence.pid").exists() or collector.path.parent != Path(__file__).parents[1] / "notebooks":
+        return EXECUTE(collector)
+    wait_for(collector.path.stem, runs)
+    from ebe_utils.study.run import Run
+
+    collector.kernel = RecordedKernel(Run.open().path / "notebooks" / collector.path.name)
+    collector.setup_sanitize_files()
+    return None
 
 
 def _end_of_sequence():

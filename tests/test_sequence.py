@@ -58,6 +58,15 @@ def test_every_step_leaves_a_manifest(run):
     assert not list(run.path.rglob("*.part*"))
 
 
+def test_no_step_has_read_what_was_made_anew_after_it(run):
+    """Otherwise the next time that the notebooks are run does it again."""
+    read = {(file.parent.name, other): digest for file in run.path.glob("*/manifest.json")
+            for other, digest in json.loads(file.read_text(encoding="utf-8"))["inputs"].items()}
+    assert ("sweep", "train") in read
+    images = run.manifest("train")["inputs"]["train"]  # an input of that name may also be the training images
+    assert not [pair for pair, digest in read.items() if run.digest(pair[1]) not in (None, digest) and digest != images]
+
+
 @pytest.mark.parametrize(("word", "dataset"), DOMAINS.items())
 def test_notebooks_with_data_of_their_own_leave_a_run_of_their_own(word, dataset, sequence):
     folder = runs_root() / f"{word}-{dataset}-seed0"
