@@ -69,3 +69,17 @@ def test_a_trained_network_is_found_again(tmp_path, monkeypatch):
     assert len(trainings) == 1 and (tmp_path / "kept" / "digits-0.1-seed0.csv").is_file()
     assert (tables[0]["planted"] == round(0.1 * 1437)).all() and set(tables[0]["profile"]) == {"quick"}
     assert np.isfinite(tables[0].loc[tables[0]["by"] == "neighbors", "area"]).all()
+
+
+def test_the_page_shows_what_is_kept(planted, tmp_path):
+    assert audits.audits_table(tmp_path).empty
+    about = {"dataset": "digits", "share": 0.1, "seed": 0, "profile": "fast"}
+    planted[4].assign(**about).to_csv(tmp_path / "digits-0.1-seed0.csv", index=False)
+    shown = audits.audits_table(tmp_path)
+    rows = shown.set_index(["layer", "suspected by"])
+    assert not rows.index.duplicated().any() and ("–", "network") in rows.index
+    first = planted[4].query("layer == 14 and by == 'neighbors'").iloc[0]
+    assert rows.loc[("14", "neighbors"), "area"] == f"{first['area']:.3f}"
+    assert rows.loc[("14", "neighbors"), "first"] == f"{100 * first['first']:.1f}"
+    assert rows.loc[("14", "neighbors"), "precision"] == ""
+    assert set(shown["wrong labels (%)"]) == {"10"}

@@ -7,7 +7,7 @@ import pytest
 from ebe_utils import EBEClassifier, load_dataset, resnet18_for, train
 from ebe_utils.forward import predict_logits
 from ebe_utils.study.run import Run
-from ebe_utils.upkeep.candidates import chosen_candidates, judge_candidates, keep_candidates
+from ebe_utils.upkeep.candidates import candidates_table, chosen_candidates, judge_candidates, keep_candidates
 from ebe_utils.votes import WEIGHTS
 
 KS = (1, 5, 10, 50)
@@ -93,3 +93,13 @@ def test_the_table_of_a_run_is_kept(judged, tmp_path, monkeypatch):
     kept = pd.read_csv(path, dtype={"layer": str})
     assert path.name == "whole.csv" and set(kept["run"]) == {"whole"}
     pd.testing.assert_frame_equal(chosen_candidates(kept), chosen_candidates(table), rtol=1e-4)
+
+
+def test_the_page_shows_what_is_kept(judged, tmp_path):
+    assert candidates_table(tmp_path).empty
+    judged[3].assign(run="a").to_csv(tmp_path / "a.csv", index=False)
+    shown = candidates_table(tmp_path)
+    paper = shown[shown["chosen"] == "the paper"].iloc[0]
+    row = judged[3].query("layer == 14 and k == 10 and metric == 'cosine' and weights == 'uniform'").iloc[0]
+    assert paper["run"] == "a" and paper["agreement"] == f"{100 * row['agreement']:.1f}"
+    assert paper["network"] == f"{100 * row['network']:.1f}"

@@ -21,6 +21,7 @@ from .course import write_course
 from .drawing import draw
 from .explorers import keep_explorers
 from .frontiers import keep_frontier
+from .hubs import keep_hubness
 from .publishing import publish
 from .trial import LONG, SHORT, Sizes, report
 
@@ -33,6 +34,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, str] | None, str]] = {
     "reference": ("do all runs of data/reference again, and keep their tables", ("RUN", "only these"), "*"),
     "frontier": ("compare choices of examples on a run's network, and keep the table", _TRAINED, "+"),
     "candidates": ("judge all settings that could be chosen, on a run's test images", _TRAINED, "+"),
+    "hubness": ("compare distances with fewer hubs on a run's network", _TRAINED, "+"),
     "audits": ("train on wrong labels, and audit the training set",
                ("DATASET", "mnist, fashion_mnist, cifar10"), "+"),
     "snapshots": ("train with snapshots, sweep each, and keep the tables",
@@ -82,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                      "explorers": lambda: keep_explorers(options.names),
                      "snapshots": lambda: [keep_snapshots(name) for name in options.names],
                      "candidates": lambda: [keep_candidates(name) for name in options.names],
+                     "hubness": lambda: [keep_hubness(name) for name in options.names],
                      "audits": lambda: [keep_audit(name, share) for share in options.share or SHARES
                                         for name in options.names],
                      "recipes": lambda: _recipes(options),

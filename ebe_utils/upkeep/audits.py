@@ -90,6 +90,30 @@ def judge_audit(model: nn.Module, wrong: ImageSet, test_set: ImageSet, flipped: 
     return pd.concat(parts, ignore_index=True).assign(accuracy=right.mean(), planted=int(flipped.sum()))
 
 
+def audits_table(folder: Path = FOLDER) -> pd.DataFrame:
+    """The kept tables as the results page shows them: a row for each data set, share, layer and suspicion.
+
+    The network's own suspicions are the same at every layer, and stand there once. Empty without a kept table.
+    """
+    tables = [pd.read_csv(file, dtype={"layer": str}) for file in sorted(folder.glob("*.csv"))]
+    if not tables:
+        return pd.DataFrame()
+    shown = pd.concat(tables, ignore_index=True)
+    own = shown["by"].isin(["network", "cleanlab, network"])
+    shown["layer"] = shown["layer"].mask(own, "–")
+    shown = shown.drop_duplicates(["dataset", "share", "seed", "layer", "by"])
+    shown["wrong labels (%)"] = (100 * shown["share"]).map("{:g}".format)
+    shown = shown.rename(columns={"dataset": "data", "by": "suspected by"})
+    shown["area"] = _filled(shown["area"], "{:.3f}")
+    for column in ("first", "precision", "recall"):
+        shown[column] = _filled(100 * shown[column], "{:.1f}")
+    return shown[["data", "wrong labels (%)", "layer", "suspected by", "area", "first", "precision", "recall"]]
+
+
+def _filled(values: pd.Series, pattern: str) -> pd.Series:
+    return values.map(lambda value: "" if pd.isna(value) else pattern.format(value))
+
+
 def _order(scores: np.ndarray, flipped: np.ndarray) -> dict[str, float]:
     first = np.lexsort((np.arange(len(scores)), -scores))[:flipped.sum()]
     return {"area": roc_auc_score(flipped, scores), "koh_liang": koh_liang_area(flipped, scores),

@@ -83,6 +83,20 @@ def chosen_candidates(table: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
+def candidates_table(folder: Path = FOLDER) -> pd.DataFrame:
+    """`chosen_candidates` of all kept runs, as the results page shows them; empty without any."""
+    parts = []
+    for file in sorted(folder.glob("*.csv")):
+        table = pd.read_csv(file, dtype={"layer": str})
+        parts.append(chosen_candidates(table).assign(run=file.stem, network=100 * table["network"][0]))
+    if not parts:
+        return pd.DataFrame()
+    shown = pd.concat(parts, ignore_index=True)
+    for column in ("network", "accuracy", "agreement", "on mistakes"):
+        shown[column] = shown[column].map("{:.1f}".format)
+    return shown[["run", "network", "chosen", "setting", "accuracy", "agreement", "on mistakes"]]
+
+
 def _best(table, by):
     return table.sort_values([by, "k"], ascending=[False, True], kind="stable").iloc[0]
 

@@ -16,8 +16,11 @@ from ..study.conditions import kept_recipes, kept_snapshots, layer_15_table, rec
 from ..study.figures import accuracy_figure, save_figure, style
 from ..study.run import Run
 from ..study.step import RunError, changed_output, notebook_of, read_manifest
+from .audits import audits_table
+from .candidates import candidates_table
 from .domain_tables import domains_table, growth_table, labels_table, transfer_table
 from .frontiers import draw_frontier, frontier_table
+from .hubs import hubness_table
 from .judge_tables import circularity_table, judges_table, selection_table
 from .publishing import CHECKOUT, REFERENCE
 
@@ -141,6 +144,9 @@ def _tables(root: Path) -> dict[str, pd.DataFrame]:
         tables[f"benchmark {file.parent.name}"] = benchmark_table(pd.read_csv(file))
     if len(frontiers := results.kept_frontiers(root)):
         tables["frontier"] = frontier_table(frontiers)
+    for name, of_kept in (("candidates", candidates_table), ("hubness", hubness_table), ("audits", audits_table)):
+        if len(table := of_kept(Path(root) / name)):
+            tables[name] = table
     if len(verdicts := kept_snapshots("verdicts", Path(root) / "snapshots")):
         recipes = kept_recipes("claims", Path(root) / "recipes")
         tables["when"] = when_claims_hold(runs, verdicts, recipes)
