@@ -2,6 +2,7 @@
 #            make run DATASET=mnist PROFILE=paper SEED=1; ONLY="06 07" names other notebooks, ONLY=all runs every one
 # make check  what to run before a commit: lint, import contract, types and the fast tests, a minute and a half
 # make test  lint, unit tests, the sequence by papermill, and nbval: what it printed against the committed notebooks
+# make rerun nbval executes every committed notebook itself, in the run folders that are there, and compares
 # make bench the layer sweep beside what one would write instead: make bench DATASET=mnist TRAIN=10000 TEST=2000
 # make trial what is promised never to be lost or wrong, tried hard: killed processes, damaged files, full disks, bad
 #            inputs; make trial SIZE=long is the nightly one, KILLS=20 sets one number of cases
@@ -22,7 +23,7 @@ PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 # A text as one word of the shell, which does not act on anything in it.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: run lint check test bench trial notebooks reference site course clean
+.PHONY: run lint check test rerun bench trial notebooks reference site course clean
 
 # Every variable given on the command line is a parameter: DATASET=mnist means --dataset mnist.
 run: $(VENV)/installed
@@ -39,6 +40,9 @@ check: lint
 test: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest $(PARALLEL)
+
+rerun: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest notebooks
 
 bench: $(VENV)/installed
 	@$(BIN)/python -m ebe_utils.upkeep.benchmark --make $(call quoted,$(MAKEOVERRIDES))

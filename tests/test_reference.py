@@ -37,6 +37,7 @@ from ebe_utils.study.step import RunError
 from ebe_utils.tables import save_tables
 from ebe_utils.upkeep.__main__ import main
 from ebe_utils.upkeep.committed import benchmark_table, keep_results, markdown, update_results
+from ebe_utils.upkeep.domain_tables import domains_table
 from ebe_utils.upkeep.publishing import CHECKOUT
 
 SEEDS = (3, 4)
@@ -367,6 +368,12 @@ def test_the_results_page_shows_the_committed_results(tmp_path):
     update_results(tmp_path / "results.md")
     assert (tmp_path / "results.md").read_text() == (CHECKOUT / "docs" / "results.md").read_text()
     assert COMMITTED
+
+
+def test_the_readme_shows_every_domain():
+    shown = markdown(domains_table().drop(columns=["domain", "seeds"]))
+    assert shown.count("\n") > 8
+    assert f"<!-- domains -->\n{shown}<!-- end of domains -->" in (CHECKOUT / "README.md").read_text()
 
 
 def _measured():

@@ -103,19 +103,26 @@ def _reported(runs, step, name, figures=CHECKOUT / "figures"):
 
 
 def update_results(path: Path = RESULTS, root: Path = REFERENCE) -> None:
-    """Write the tables of the committed runs into docs/results.md, between the comments that name them.
+    """Write the tables of the committed runs into docs/results.md, between the comments that name them, and one of
+    them into the README.
 
-    Raises ValueError if the page has no place for one of the tables.
+    Raises ValueError if a page has no place for one of the tables.
     """
+    tables = _tables(root)
+    _fill(path, tables)
+    if Path(path) == RESULTS:
+        _fill(CHECKOUT / "README.md", {"domains": tables["domains"].drop(columns=["domain", "seeds"])})
+        draw_frontier(results.kept_frontiers())
+
+
+def _fill(path, tables):
     text = path.read_text(encoding="utf-8")
-    for name, table in _tables(root).items():
+    for name, table in tables.items():
         text, places = filled(text, name, markdown(table))
         if places != 1:
             raise ValueError(f"{path} has {places} places for the table {name!r}; it needs one, between the lines "
                              f"<!-- {name} --> and <!-- end of {name} -->.")
     write_text(path, text)
-    if Path(path) == RESULTS:
-        draw_frontier(results.kept_frontiers())
 
 
 def filled(text: str, name: str, table: str) -> tuple[str, int]:

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from ..study.results import groups
+from ..study.results import faithfulness, groups
 from ..study.run import Run
 from .publishing import CHECKOUT, REFERENCE
 
@@ -37,7 +38,7 @@ def _others(folder: Path) -> dict[str, float]:
     return found
 
 
-def _line(domain: str, data: str, sweeps: Sequence[pd.DataFrame], others: Mapping[str, float]) -> list[object]:
+def _line(domain: str, data: str, sweeps: Sequence[pd.DataFrame], others: Mapping[str, float]) -> list[Any]:
     """One row of `domains_table` from the sweeps of all seeds."""
     mean = pd.concat(sweeps)
     mean = mean[mean["layer"].astype(str) != "0"] if domain == "images" else mean
@@ -65,7 +66,9 @@ def domains_table(root: Path = REFERENCE, figures: Path = FIGURES) -> pd.DataFra
         same = [run for run in runs if run.parameters.profile == "paper"]
         if same and same[0].parameters.sweep_step == "sweep":
             sweeps = [pd.read_csv(run.file("sweep", "sweep.csv")) for run in same]
-            rows.append(_line("images", same[0].parameters.dataset, sweeps, {}))
+            row = _line("images", same[0].parameters.dataset, sweeps, {})
+            on_mistakes = [faithfulness(run, int(row[4]), K)["on mistakes"] for run in same]
+            rows.append([*row[:7], f"{100 * sum(on_mistakes) / len(same):.0f}", *row[8:]])
     for data, (domain, folders) in _folders(root, figures).items():
         if folders:
             sweeps = [pd.read_csv(folder / "sweep.csv") for folder in folders]
