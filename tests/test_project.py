@@ -202,7 +202,7 @@ def test_every_import_is_declared():
         top, anywhere = imported(path)
         allowed = core | (extras["notebooks"] if part(path) != "library" else set())
         assert top <= allowed, path
-        apart = {"quanda", "cleanlab"} if part(path) == "upkeep" else set()  # in an environment of its own, see the guide
+        apart = {"quanda", "cleanlab"} if part(path) == "upkeep" else set()  # where it is installed, see the guide
         assert anywhere <= allowed.union(apart, *extras.values()), path
     assert not core & set.union(*extras.values())
 

@@ -14,7 +14,9 @@ from ebe_utils.embeddings import feature_maps
 from ebe_utils.layer_neighbors import LayerNeighbors
 from ebe_utils.properties import concept_effects, concepts, foreground, shared
 from ebe_utils.similarity import contributions, grad_cam, pair_contributions, why_similar
-from ebe_utils.study.similarity_figures import similarity_figure
+from ebe_utils.study.run import Run
+from ebe_utils.study.similarity_figures import read_similarities, similarity_figure, write_similarities
+from ebe_utils.upkeep.similarities import keep_similarities
 
 # --- positions -----------------------------------------------------------------------------------------------------
 
@@ -115,6 +117,40 @@ def test_why_similar_and_its_figure(tiny_net, stripes):
         low, high = panels[0].images[1].get_clim()
         assert -low == high == max(np.abs(side).max() for side in s.maps)
     plt.close(figure)
+
+
+def test_kept_maps_are_read_as_they_were_written(tiny_net, stripes, tmp_path):
+    pytest.importorskip("captum")
+    images = stripes[0].images
+    groups = {"plain": [why_similar(tiny_net, images[0], images[i], layer) for i, layer in ((1, 1), (2, "conv2"))],
+              "lead": [why_similar(tiny_net, images[0], images[1], 1, others=images[5:9])]}
+    write_similarities(tmp_path / "maps.safetensors", groups, "from a test")
+    read, about = read_similarities(tmp_path / "maps.safetensors")
+    assert about == "from a test" and [*read] == ["plain", "lead"]
+    for name, same in groups.items():
+        assert [s.layer for s in read[name]] == [s.layer for s in same]
+        for a, b in zip(read[name], same, strict=True):
+            assert torch.equal(a.image, b.image) and torch.equal(a.neighbor, b.neighbor)
+            assert a.values == b.values
+            for x, y in zip((*a.maps, a.cam), (*b.maps, b.cam), strict=True):
+                np.testing.assert_array_equal(x, y)
+
+
+def test_maps_of_a_run_are_kept(small, trained, tmp_path, monkeypatch):
+    pytest.importorskip("captum")
+    train_set, test_set = small
+    monkeypatch.setenv("EBE_RUNS_DIR", str(tmp_path))
+    monkeypatch.setattr(Run, "open", lambda name: Run.start(run=name))
+    monkeypatch.setattr(Run, "load_model", lambda run, data: trained)
+    monkeypatch.setattr(Run, "load_data", lambda run: small)
+    groups, about = read_similarities(keep_similarities("whole", 3, tmp_path / "kept"))
+    assert about == "whole, test image 3"
+    for plain, lead in zip(groups["plain"], groups["lead"], strict=True):
+        rows, query = (embed(trained, part, plain.layer) for part in (train_set.images, test_set.images[3:4]))
+        cosines = 1 - pairwise_distances(query, rows, metric="cosine")[0]
+        assert plain.values == pytest.approx((cosines.max(),) * 2, abs=1e-5)
+        assert torch.equal(plain.neighbor, train_set.images[int(cosines.argmax())])
+        assert lead.values[0] == pytest.approx(cosines.max() - cosines.mean(), abs=1e-5)  # all 200 are the others
 
 
 # --- properties ----------------------------------------------------------------------------------------------------

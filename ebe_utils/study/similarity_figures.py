@@ -1,6 +1,8 @@
 """Drawings of why two images are similar."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from ..data import as_tensor, scale
+from ..files import read_tensors, write_tensors
 from ..properties import foreground
 from ..similarity import Similarity
 from .figures import draw_image
@@ -63,3 +66,29 @@ def similarity_figure(similarities: Sequence[Similarity],
                  for name, values in zip(("test image", "neighbour", "Grad-CAM"), (*s.maps, s.cam), strict=True)
                  for (y, x), value in np.ndenumerate(values)]
     return figure, pd.DataFrame(rows)
+
+
+def write_similarities(path: str | Path, groups: Mapping[str, Sequence[Similarity]], about: str) -> None:
+    """Write groups of `Similarity` to a safetensors file; about: a line that says where they are from."""
+    tensors: dict[str, torch.Tensor] = {}
+    layers: dict[str, list[int | str]] = {}
+    for name, similarities in groups.items():
+        layers[name] = [s.layer for s in similarities]
+        for i, s in enumerate(similarities):
+            parts = {"image": s.image, "neighbor": s.neighbor, "map0": s.maps[0], "map1": s.maps[1], "cam": s.cam,
+                     "values": np.asarray(s.values, float)}
+            tensors |= {f"{name}/{i}/{part}": torch.as_tensor(value).clone() for part, value in parts.items()}
+    write_tensors(path, tensors, {"layers": json.dumps(layers), "about": about})
+
+
+def read_similarities(path: str | Path) -> tuple[dict[str, list[Similarity]], str]:
+    """({group: its `Similarity`s}, about) of a file that `write_similarities` wrote; files.DamagedFileError."""
+    tensors, metadata = read_tensors(path)
+    groups: dict[str, list[Similarity]] = {}
+    for name, layers in json.loads(metadata["layers"]).items():
+        groups[name] = []
+        for i, layer in enumerate(layers):
+            part = {key: tensors[f"{name}/{i}/{key}"] for key in ("image", "neighbor", "map0", "map1", "cam", "values")}
+            groups[name].append(Similarity(part["image"], part["neighbor"], layer, (
+                part["map0"].numpy(), part["map1"].numpy()), (*part["values"].tolist(),), part["cam"].numpy()))
+    return groups, metadata["about"]

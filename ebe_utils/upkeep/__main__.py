@@ -23,6 +23,7 @@ from .explorers import keep_explorers
 from .frontiers import keep_frontier
 from .hubs import keep_hubness
 from .publishing import publish
+from .similarities import keep_similarities
 from .trial import LONG, SHORT, Sizes, report
 
 _RUN, _TRAINED = ("RUN", "name of a run's folder"), ("RUN", "name of a run's folder with a trained network")
@@ -43,6 +44,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, str] | None, str]] = {
                 ("DATASET", "mnist, fashion_mnist, cifar10"), "+"),
     "course": ("write build/course: notebooks for students, solutions, slides", None, ""),
     "explorers": ("keep what the explorers that the site embeds show", _TRAINED, "+"),
+    "similarities": ("keep the maps that notebook 11 shows of CIFAR-10", _TRAINED, "+"),
     "results": ("write the tables of docs/results.md anew", None, ""),
     "trial": ("kill, damage and starve a small run, and write docs/trial.md", None, "")}
 
@@ -84,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                      "explorers": lambda: keep_explorers(options.names),
                      "snapshots": lambda: [keep_snapshots(name) for name in options.names],
                      "candidates": lambda: [keep_candidates(name) for name in options.names],
+                     "similarities": lambda: [keep_similarities(name) for name in options.names],
                      "hubness": lambda: [keep_hubness(name) for name in options.names],
                      "audits": lambda: [keep_audit(name, share) for share in options.share or SHARES
                                         for name in options.names],
