@@ -52,6 +52,6 @@ class RecordedKernel:
 
 def wait_for(notebook: str, runs: Path) -> None:
     """Wait until the sequence, whose lines go to runs/sequence.txt, has been through a notebook, or has ended."""
-    line = re.compile(rf"^{notebook} +\d+ s$", re.MULTILINE)
-    while not (runs / "sequence.code").exists() and not line.search((runs / "sequence.txt").read_text()):
+    line, said = re.compile(rf"^{notebook} +\d+ s$", re.MULTILINE), runs / "sequence.txt"
+    while not (runs / "sequence.code").exists() and not (said.exists() and line.search(said.read_text())):
         time.sleep(0.2)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import nbformat
@@ -92,6 +93,10 @@ def test_a_kernel_has_nothing_left_after_the_last_cell(executed):
 
 
 def test_waiting_ends_with_the_notebooks_line_or_with_the_sequence(tmp_path):
+    starts = threading.Timer(0.5, lambda: (tmp_path / "sequence.txt").write_text("01_train   5 s\n"))
+    starts.start()
+    wait_for("01_train", tmp_path)
+    starts.join()
     (tmp_path / "sequence.txt").write_text("01_train   5 s\n02_embeddings   7 s\n")
     wait_for("02_embeddings", tmp_path)
     (tmp_path / "sequence.code").write_text("1\n")
