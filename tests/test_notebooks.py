@@ -20,7 +20,7 @@ PATHS = notebook_paths()
 COMPARED = {"00_start_here": 10, "01_train": 4, "02_embeddings": 4, "03_attribution": 10, "04_layer_sweep": 11,
             "05_figures": 5, "06_scaling": 6, "07_claims": 11, "08_faithfulness": 9, "09_choosing": 7,
             "10_methods_compared": 21, "11_why_similar": 10,
-            "12_text": 10, "13_time_series": 9, "14_transfer": 11,
+            "12_text": 11, "13_time_series": 9, "14_transfer": 14,
             "15_conditions": 5, "16_the_networks_reason": 6, "17_stability_and_outsiders": 7,
             "18_retraining": 6}  # at least so many cells whose output nbval compares
 

@@ -25,6 +25,7 @@ from ebe_utils.study.results import (
     faithfulness,
     faithfulness_table,
     groups,
+    kept_tables,
     reliance_table,
     results_table,
     scorecards,
@@ -231,6 +232,16 @@ def test_reliance_on_whole_data_sets_is_that_of_the_committed_tables():
             assert found["near"] == f"{rows.loc[name, 'near']:.2f}"
             for column in ("accuracy", "agreement", "on mistakes", "reliance"):
                 assert found[column] == rows.loc[name, column]
+
+
+def test_kept_tables_are_those_of_all_runs_below_each_other(tmp_path):
+    for run, value in (("text-a-seed1", 2.0), ("text-a-seed0", 1.0)):
+        (tmp_path / "text" / run / "text").mkdir(parents=True)
+        pd.DataFrame({"share": [value]}).to_csv(tmp_path / "text" / run / "text" / "subclass.csv", index=False)
+    expected = pd.DataFrame({"share": [1.0, 2.0], "run": ["text-a-seed0", "text-a-seed1"]})
+    pd.testing.assert_frame_equal(kept_tables("text", "subclass", tmp_path), expected)
+    assert kept_tables("series", "subclass", tmp_path).empty
+    assert kept_tables("transfer", "summary")["run"].nunique() == 3
 
 
 def test_agreement_on_mistakes_of_a_network_without_any(kept, tmp_path):

@@ -11,7 +11,6 @@ from ebe_utils.study.notebooks import notebook_paths
 
 PATHS = notebook_paths()
 MARK = "**What we see.**"
-UNCHECKED = ("12", "13", "14", "16")  # notebooks that quote committed runs without printing their tables
 NUMBER = r"(?<![\w.])[−-]?\d[\d,]*(?:\.\d+)?"
 # Numbers that name something: a layer, a notebook, a reference, a formula, a grid; and captions, *(...)*.
 NAMES = (r"\*\(.*?\)\*|\b\d\d_\w+|\b\d+ ?× ?\d+\b|\[\[\d+\]\]\([^)]*\)|\]\([^)]*\)|`[^`]*`|\$[^$]*\$|CIFAR-10|"
@@ -59,7 +58,7 @@ def not_printed(text, numbers):
     return wrong
 
 
-@pytest.mark.parametrize("path", [path for path in PATHS if path.stem[:2] not in UNCHECKED], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
 def test_every_number_was_printed(path):
     shown, wrong = printed([cell for cell in cells(path) if cell["cell_type"] == "code"]), {}
     for cell in cells(path):
@@ -111,12 +110,7 @@ def test_a_numbered_reference_is_that_of_its_author(path):
 
 # --- a chapter's frame ----------------------------------------------------------------------------------------------
 
-# Notebooks that do not have all of it yet.
-NOT_YET = ("12", "13", "14", "16")
-FRAMED = [path for path in PATHS if path.stem[:2] not in NOT_YET]
-
-
-@pytest.mark.parametrize("path", FRAMED, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
 def test_every_figure_is_described_and_followed_by_what_is_seen(path):
     shown = cells(path)
     for at, cell in enumerate(shown):
@@ -128,7 +122,7 @@ def test_every_figure_is_described_and_followed_by_what_is_seen(path):
             assert cell["metadata"]["mystnb"] == {"image": {"alt": alt}}
 
 
-@pytest.mark.parametrize("path", FRAMED, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
 def test_a_chapter_says_what_to_know_and_where_to_go(path):
     first = source(cells(path)[0])
     assert "**You should know**" in first

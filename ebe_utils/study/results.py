@@ -202,6 +202,17 @@ def kept_frontiers(root: Path | None = None) -> pd.DataFrame:
     return pd.concat([pd.read_csv(file) for file in files], ignore_index=True) if files else pd.DataFrame()
 
 
+def kept_tables(word: str, table: str, root: Path | None = None) -> pd.DataFrame:
+    """A table of all committed runs of a notebook with data of its own, below each other, with a column run.
+
+    word: the notebook's step, "text" or "transfer", whose runs are in root/word/ (by default of `reference_root()`).
+    Without rows if there are none.
+    """
+    files = sorted((Path(root or reference_root()) / word).glob(f"*/{word}/{table}.csv"))
+    parts = [pd.read_csv(file).assign(run=file.parts[-3]) for file in files]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
 def reliance_table(root: Path | None = None) -> pd.DataFrame:
     """Choices of ten examples on whole data sets, in per cent: run, examples, accuracy, agreement, on mistakes, near,
     reliance.
