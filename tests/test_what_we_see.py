@@ -1,6 +1,7 @@
 """What the notebooks say of their figures and tables: a number in the prose is one that the notebook has printed."""
 
 import html
+import itertools
 import json
 import re
 from pathlib import Path
@@ -130,3 +131,10 @@ def test_a_chapter_says_what_to_know_and_where_to_go(path):
     linked = re.findall(r"\]\((\w+)\.ipynb\)", neighbours)
     assert linked
     assert set(linked) <= {p.stem for p in PATHS} - {path.stem}
+
+
+@pytest.mark.parametrize(("one", "following"), itertools.pairwise(PATHS), ids=lambda p: p.stem)
+def test_chapters_follow_each_other(one, following):
+    first = source(cells(one)[0])
+    assert f"Next: [{following.stem}]({following.name})" in first
+    assert f"Previous: [{one.stem}]({one.name})" in source(cells(following)[0])
