@@ -1,6 +1,8 @@
 """The benchmark's arithmetic, on a few digits; how long anything takes is not tested."""
 
 import json
+import subprocess
+import sys
 import types
 
 import numpy as np
@@ -8,7 +10,7 @@ import pandas as pd
 import pytest
 
 from ebe_utils.upkeep.benchmark import main
-from ebe_utils.upkeep.benchmark_tables import ROWS, _agreement
+from ebe_utils.upkeep.benchmark_tables import ROWS, _agreement, worse
 
 WAYS = ["limits", "sklearn", "engine=torch", "engine=bounded"]
 
@@ -24,7 +26,7 @@ def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ebe_utils.upkeep.benchmark.subprocess.run", measured_here)
-        patch.setattr("ebe_utils.upkeep.benchmark._MUCH", 1e7)
+        patch.setattr("ebe_utils.upkeep.benchmark_ways._MUCH", 1e7)
         main(["TRAIN=320", "TEST=60", "--layers", "1", "14", "--epochs", "1", "--queries", "20", "--growth", "10",
                     "--save", str(folder), "--ways", *WAYS])
     return {file.stem: pd.read_csv(file) for file in folder.glob("*.csv")} | {
@@ -73,3 +75,50 @@ def test_layers_and_growth_are_tidy(saved):
     assert set(growth["way"]) == {"forward", "limit", "engine=bounded"}
     assert saved["about"]["training images"] == 320
     assert saved["about"]["versions"].keys() >= {"torch", "scikit-learn"}
+
+
+# --- against an earlier table ---------------------------------------------------------------------------------------
+
+
+def times(forward, faiss, ours):
+    return pd.DataFrame({"way": [ROWS[row] for row in ("forward", "faiss-flat", "engine=bounded")],
+                         "seconds": [forward, faiss, ours]})
+
+
+@pytest.mark.parametrize(("now", "lines"), [
+    ((10, 40, 30), []), ((20, 80, 60), []), ((10, 40, 39), []), ((10, 40, 20), []),
+    ((10, 40, 41), ["4.10 times the bare forward pass, and took 3.00", "1.02 times FAISS IndexFlatIP"]),
+    ((10, 60, 41), ["4.10 times the bare forward pass"]), ((20, 40, 50), ["1.25 times FAISS IndexFlatIP"])])
+def test_a_ratio_that_got_worse_by_more_than_a_third_is_named(now, lines):
+    found = worse(times(*now), times(10, 40, 30))
+    assert len(found) == len(lines)
+    assert all(words in line for words, line in zip(lines, found, strict=True))
+
+
+def test_a_way_that_was_not_measured_is_not_compared():
+    assert not worse(times(10, 40, 90).iloc[[0, 2]], times(10, 40, 30).iloc[1:])
+
+
+def test_the_command_fails_where_ours_got_slower(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("ebe_utils.upkeep.benchmark.subprocess.run", measured_here)
+    words = ["--train", "60", "--test", "20", "--layers", "14", "--epochs", "1", "--ways", "limits", "engine=bounded"]
+    kept = tmp_path / "kept"
+    assert main([*words, "--save", str(kept), "--against", str(kept)]) == 0  # the first time
+    assert "nothing to compare with" in capsys.readouterr().err
+    table = pd.read_csv(kept / "table.csv")
+    for factor, code in ((1000, 0), (0.001, 1)):  # ours was so much slower, or faster, then
+        table.assign(seconds=table["seconds"].where(table["way"] != ROWS["engine=bounded"], table["seconds"] * factor)
+                     ).to_csv(kept / "table.csv", index=False)
+        assert main([*words, "--against", str(kept)]) == code
+        assert ("times the bare forward pass" in capsys.readouterr().err) == bool(code)
+    with pytest.raises(ValueError, match="another benchmark: test images 20, here 30"):
+        main([*words, "--test", "30", "--against", str(kept)])
+
+
+def test_the_command_is_a_command():
+    """`make bench` starts the module, which must measure, not only be imported."""
+    done = subprocess.run([sys.executable, "-m", "ebe_utils.upkeep.benchmark", "--train", "60", "--test", "20",
+                           "--epochs", "1", "--make", r"LAYERS=14\ 20 WAYS=limits\ engine=bounded"],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ROWS["forward"] in done.stdout and ROWS["engine=bounded"] in done.stdout

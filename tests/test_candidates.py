@@ -1,5 +1,7 @@
 """All settings that could be chosen, judged by accuracy and by agreement: against counts and against the classifier."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,14 @@ import pytest
 from ebe_utils import EBEClassifier, load_dataset, resnet18_for, train
 from ebe_utils.forward import predict_logits
 from ebe_utils.study.run import Run
-from ebe_utils.upkeep.candidates import candidates_table, chosen_candidates, judge_candidates, keep_candidates
+from ebe_utils.upkeep.candidates import (
+    candidates_table,
+    chosen_candidates,
+    judge_candidates,
+    keep_candidates,
+    profiles_table,
+)
+from ebe_utils.upkeep.publishing import REFERENCE
 from ebe_utils.votes import WEIGHTS
 
 KS = (1, 5, 10, 50)
@@ -103,3 +112,15 @@ def test_the_page_shows_what_is_kept(judged, tmp_path):
     row = judged[3].query("layer == 14 and k == 10 and metric == 'cosine' and weights == 'uniform'").iloc[0]
     assert paper["run"] == "a" and paper["agreement"] == f"{100 * row['agreement']:.1f}"
     assert paper["network"] == f"{100 * row['network']:.1f}"
+
+
+def test_the_fast_profile_beside_the_papers(tmp_path):
+    shutil.copytree(REFERENCE / "mnist-paper-seed1", tmp_path / "mnist-paper-seed1")
+    (tmp_path / "candidates").mkdir()
+    assert profiles_table(tmp_path).empty
+    pd.DataFrame({"network": [0.99, 0.99]}).to_csv(tmp_path / "candidates" / "mnist-fast-seed0.csv")
+    pd.DataFrame({"network": [0.99]}).to_csv(tmp_path / "candidates" / "digits-fast-seed0.csv")  # without a paper's
+    paper = pd.read_csv(REFERENCE / "mnist-paper-seed1" / "train" / "history.csv")["test_accuracy"].iloc[-1]
+    table = profiles_table(tmp_path)
+    assert table.to_numpy().tolist() == [
+        ["mnist", "99.00", f"{100 * paper:.2f}", 1, f"{99 - 100 * paper:+.2f}"]]

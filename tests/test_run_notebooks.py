@@ -3,6 +3,7 @@
 import json
 
 import nbformat
+import psutil
 import pytest
 
 from ebe_utils.study.cli import main, reported
@@ -50,6 +51,33 @@ def test_a_killed_kernel_is_reported_and_the_next_start_tidies_up(write):
     write("00_first", "k = 10")
     run_notebooks(Parameters(), "00")
     assert not list(folder.glob(".*"))
+
+
+def kernels():
+    return [p for p in psutil.Process().children(recursive=True) if any("ipykernel" in w for w in p.cmdline())]
+
+
+def test_every_notebook_has_a_kernel_of_its_own_that_has_imported_and_bound_nothing(write):
+    write("00_first", "k = 10", "import os; print('kernel', os.getpid()); left = 5")
+    write("01_second", "k = 10", "import os, sys; print('kernel', os.getpid(), 'torch' in sys.modules)",
+          "print([name for name in ('left', 'torch', 'ebe_utils', 'pd') if name in globals()], os.getcwd())")
+    run = run_notebooks(Parameters(), ["00", "01"], lambda line: None)
+    printed = []
+    for name in ("00_first", "01_second"):
+        cells = json.loads((run.path / "notebooks" / f"{name}.ipynb").read_text())["cells"]
+        printed.append("".join("".join(o["text"]) for c in cells for o in c.get("outputs", [])).split())
+    assert printed[0][1] != printed[1][1]
+    assert printed[1][2:4] == ["True", "[]"]
+    assert printed[1][4].endswith("/notebooks")
+    assert not kernels()
+
+
+def test_after_an_error_no_kernel_is_left(write):
+    write("00_first", "k = 10", "1 / 0")
+    write("01_second", "k = 10")
+    with pytest.raises(RunError, match="ZeroDivisionError"):
+        run_notebooks(Parameters(), ["00", "01"])
+    assert not kernels()
 
 
 def test_an_interruption_is_no_traceback(monkeypatch, capsys):

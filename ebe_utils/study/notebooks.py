@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..paths import checkout
 from .domains import own_parameters
+from .kernels import Kernels
 from .parameters import Parameters
 from .run import Run
 from .step import RunError
@@ -63,8 +64,9 @@ def run_notebooks(parameters: Parameters, only: str | Iterable[str] = EXPERIMENT
         given["run"] = run.name
     out = run.path / "notebooks"
     out.mkdir(exist_ok=True)
-    # The HTML copy of a notebook is made while the next one's kernel starts.
-    with run.lock(".sequence.lock"), ThreadPoolExecutor(1) as beside:
+    # The HTML copy of a notebook is made while the next one is at work, whose kernel started meanwhile.
+    with (run.lock(".sequence.lock"), Kernels(paths[0].parent, len(paths)) as kernels,
+          ThreadPoolExecutor(1) as beside):
         for part in out.glob(".*.part.ipynb"):  # of killed processes: nobody else works here now
             part.unlink(missing_ok=True)
         copies = []
@@ -73,10 +75,8 @@ def run_notebooks(parameters: Parameters, only: str | Iterable[str] = EXPERIMENT
             known = papermill.inspect_notebook(path)
             part = out / f".{path.name}.part.ipynb"
             try:
-                # After its last cell a kernel has nothing to tidy up; waiting until it has takes two seconds.
                 papermill.execute_notebook(path, part, own_parameters(known, given), cwd=path.parent,
-                                           kernel_name="python3", progress_bar=False, shutdown_kernel="immediate",
-                                           extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
+                                           kernel_name="python3", progress_bar=False, km=kernels.take())
             except papermill.PapermillExecutionError as error:
                 part.replace(out / path.name)
                 raise RunError(f"{path.name}, cell {error.exec_count}: {error.ename}: {error.evalue}\n"

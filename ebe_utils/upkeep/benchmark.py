@@ -12,179 +12,18 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
-from ..data import scale
-from ..datasets import load_dataset
-from ..embeddings import embed, probe
 from ..files import write_text
-from ..layer_neighbors import layer_neighbors
-from ..layers import conv_layers
-from ..memory import peak_memory
-from ..model import load_model, predict_logits, resnet18_for, save_model
-from ..search.kernels import exact_distances
 from ..study.cli import words
 from ..study.provenance import processor, versions
-from ..tables import KS
-from ..training import train
-from .benchmark_engines import ENGINES
-from .benchmark_tables import ROWS, layer_table, table
-
-WAYS = ("limits", "sklearn", "faiss-flat", "captum", "engine=faiss", "engine=torch", "engine=bounded")
-K = 50
-_MUCH = 5e12  # multiplications from which our own brute-force engines, too, search for a part of the queries only
-
-
-class _Bench:
-    """Network, data and layers of one benchmark, the same in each of its processes."""
-
-    def __init__(self, options):
-        self.options, self.folder = options, Path(options.folder)
-        self.train, self.test = load_dataset(options.dataset, None, options.train or None, options.test or None)
-        self.model = resnet18_for(self.train, options.stem)
-        file = Path(options.network or self.folder / "model.safetensors")
-        if file.exists():
-            load_model(file, self.model, self.train)
-        else:
-            part = load_dataset(options.dataset, None, min(10_000, len(self.train)))[0]
-            train(self.model, part, epochs=options.epochs, schedule="linear", progress=False)
-            save_model(file, self.model, self.train)
-        self.layers = options.layers or list(conv_layers(self.model))
-        self.dimensions = probe(self.model, self.train.images, self.layers)[0]
-        self.k = min(K, len(self.train))
-
-    def queries(self, most):
-        """(positions of at most so many test images, how often the whole test set is so many)."""
-        rows = np.linspace(0, len(self.test) - 1, min(most, len(self.test))).astype(int)
-        return rows, len(self.test) / len(rows)
-
-    def leave(self, row, seconds, layer_seconds=(), rows=(), found=(), **what):
-        """Keep one row's results for the table: seconds, peak memory, and what was found."""
-        arrays = {f"{name}.{layer}": v for layer, one in dict(found).items() for name, v in one.items()}
-        np.savez(self.folder / f"{row}.npz", rows=rows, **arrays)
-        peak = peak_memory()
-        write_text(self.folder / f"{row}.json", json.dumps(
-            {"seconds": seconds, "GiB": None if peak is None else peak / 2**10, "searched": len(rows),
-             "layer_seconds": dict(layer_seconds), **what}))
-
-    # --- the ways -------------------------------------------------------------------------------------------------
-
-    def limits(self):
-        """The bare forward pass, and the matrix products of brute force at the rate that they reach here."""
-        start = time.perf_counter()
-        for part in (self.train, self.test):
-            predict_logits(self.model, part.images)
-        forward = time.perf_counter() - start
-        self.leave("forward", forward)
-        a, b = torch.randn(2048, 2048), torch.randn(2048, 4096)
-        rates = []
-        for _ in range(3):
-            start = time.perf_counter()
-            a @ b
-            rates.append(2 * a.numel() * b.shape[1] / (time.perf_counter() - start))
-        pairs = len(self.train) * len(self.test)
-        products = {layer: 2 * pairs * d / max(rates) for layer, d in self.dimensions.items()}
-        self.leave("limit", forward + sum(products.values()), products, gflops=max(rates) / 1e9)
-
-    def sklearn(self):
-        """The paper's procedure and the sensible one. Both extract alike, which is done once and counted for each."""
-        from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
-        from torchvision.models.feature_extraction import create_feature_extractor
-
-        rows, times = self.queries(self.options.queries)
-        names, found = conv_layers(self.model), {}
-        spent: dict[str, dict[int, float]] = {"extract": {}, "paper": {}, "sklearn": {}}
-        for layer in self.layers:
-            start = time.perf_counter()
-            extractor = create_feature_extractor(self.model, {names[layer]: "out"})  # which ends at that layer
-            train_rows, test_rows = (torch.cat([extractor(scale(batch))["out"].flatten(1)
-                                                for batch in part.images.split(256)]).numpy()
-                                     for part in (self.train, self.test))
-            spent["extract"][layer], start = time.perf_counter() - start, time.perf_counter()
-            queries = test_rows[rows]
-            votes = [KNeighborsClassifier(k, metric="cosine").fit(train_rows, self.train.labels).predict(queries)
-                     for k in KS if k <= self.k]
-            spent["paper"][layer], start = (time.perf_counter() - start) * times, time.perf_counter()
-            at = NearestNeighbors(n_neighbors=self.k, metric="cosine").fit(train_rows).kneighbors(queries)[1]
-            spent["sklearn"][layer] = (time.perf_counter() - start) * times
-            found[layer] = self._checked(at, queries, train_rows) | {"votes": np.stack(votes, 1)}
-        extracted = sum(spent["extract"].values())
-        for row in ("paper", "sklearn"):
-            self.leave(row, extracted + sum(spent[row].values()), spent[row], rows, found, extract=extracted)
-
-    def faiss_flat(self):
-        import faiss
-
-        rows, times = self.queries(self.options.queries)
-        start = time.perf_counter()
-        held, wanted = (dict(embed(self.model, part.images, self.layers)) for part in (self.train, self.test))
-        extracted, spent, found = time.perf_counter() - start, {}, {}
-        for layer in self.layers:
-            start = time.perf_counter()
-            for part in (held[layer], wanted[layer]):
-                faiss.normalize_L2(part)
-            index = faiss.IndexFlatIP(held[layer].shape[1])
-            index.add(held[layer])
-            middle = time.perf_counter()
-            at = index.search(wanted[layer][rows], self.k)[1]
-            spent[layer] = middle - start + (time.perf_counter() - middle) * times
-            del index
-            found[layer] = self._checked(at, wanted[layer][rows], held.pop(layer))
-        self.leave("faiss-flat", extracted + sum(spent.values()), spent, rows, found)
-
-    def captum(self):
-        from captum.influence import SimilarityInfluence
-        from torch.utils.data import TensorDataset
-
-        names, (rows, times) = conv_layers(self.model), self.queries(16)
-        for layer in self.layers:  # Captum takes contiguous embeddings only
-            self.model.get_submodule(names[layer]).register_forward_hook(lambda module, args, out: out.contiguous())
-        with tempfile.TemporaryDirectory() as folder:  # Captum keeps the embeddings on disk
-            start = time.perf_counter()
-            method = SimilarityInfluence(self.model, [names[layer] for layer in self.layers],
-                                         TensorDataset(scale(self.train.images)), folder, "bench", batch_size=256)
-            built, start = time.perf_counter() - start, time.perf_counter()
-            got = method.influence(scale(self.test.images[torch.from_numpy(rows)]), top_k=self.k)
-            searched = time.perf_counter() - start
-        found = {layer: {"indices": got[names[layer]][0].numpy()} for layer in self.layers}
-        self.leave("captum", built + searched * times, (), rows, found)
-
-    def engine(self, engine):
-        """One of ours, or another library's in its place."""
-        n, m = len(self.train), len(self.test)
-        much = n * m * sum(self.dimensions.values()) > _MUCH
-        rows, times = self.queries(1000 if much and engine != "bounded" else m)
-        options = {"pixels": False, "progress": False, "memory_budget": self.options.memory,
-                   "engine": ENGINES.get(engine, engine)}
-        few = np.arange(min(64, m, n))  # compiles the kernels, which happens once in an installation
-        layer_neighbors(self.model, self.train.subset(few), self.test.subset(few), self.layers[-1:], 1, **options)
-        start = time.perf_counter()
-        got = layer_neighbors(self.model, self.train, self.test.subset(rows), self.layers, self.k, **options)
-        spent = time.perf_counter() - start
-        search = {layer: note.pop("seconds") for layer, note in got.notes.items()}
-        rest = (spent - sum(search.values())) * (n + m) / (n + len(rows))  # the pass over the images
-        search = {layer: seconds * times for layer, seconds in search.items()}
-        found = {layer: {"indices": got.indices[layer], "distances": got.distances[layer],
-                         "votes": got.votes(layer)[:, [k - 1 for k in KS if k <= self.k]]} for layer in self.layers}
-        self.leave(f"engine={engine}", rest + sum(search.values()), search, rows, found, notes=got.notes)
-
-    def _checked(self, at, queries, train):
-        """Neighbours of another library, with their distances in float64."""
-        return {"indices": at, "distances": exact_distances(queries, train, at, "cosine")}
-
-    def measure(self, way):
-        with torch.inference_mode():
-            if way.startswith("engine="):
-                self.engine(way.removeprefix("engine="))
-            else:
-                getattr(self, way.replace("-", "_"))()
+from .benchmark_tables import ROWS, layer_table, table, worse
+from .benchmark_ways import WAYS, Bench, K
 
 
 def run_ways(options: argparse.Namespace, ways: Iterable[str], folder: Path, more: Sequence[str] = (),
@@ -201,8 +40,8 @@ def run_ways(options: argparse.Namespace, ways: Iterable[str], folder: Path, mor
     return {row: json.loads((folder / f"{row}.json").read_text()) for row in ROWS if (folder / f"{row}.json").exists()}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, and print the tables."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, and print the tables; returns 1 if a ratio is worse than --against allows, else 0."""
     parser = argparse.ArgumentParser(prog="python -m ebe_utils.upkeep.benchmark", description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="digits", help="digits, mnist, fashion_mnist, cifar10 (default: digits)")
     parser.add_argument("--train", type=int, default=0, help="training images (default: all)")
@@ -214,19 +53,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--memory", type=float, help="memory budget of ours, in GiB")
     parser.add_argument("--growth", type=int, default=0, help="queries of the growth curve (default: 0, no curve)")
     parser.add_argument("--save", help="folder to write the tables to, as CSV")
+    parser.add_argument("--against", help="folder of an earlier --save; fail if ours got slower by more than a third, "
+                        "beside the forward pass or FAISS (a folder without tables is no comparison)")
     there = [w for w in WAYS if importlib.util.find_spec({"faiss-flat": "faiss", "engine=faiss": "faiss",
                                                           "captum": "captum"}.get(w, "torch"))]
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=there, help="(default: all that are installed)")
     for hidden in ("--folder", "--way", "--network"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
-    argv = words(argv)
+    argv = [part for word in words(argv) for part in _split(word)]
     options = parser.parse_args(argv)
     if options.way:
-        _Bench(options).measure(options.way)
-        return
+        Bench(options).measure(options.way)
+        return 0
     with tempfile.TemporaryDirectory() as temporary:
         options.folder, options.given, folder = temporary, argv, Path(temporary)
-        bench = _Bench(options)
+        bench = Bench(options)
         options.n_train, options.n_test = len(bench.train), len(bench.test)
         results = run_ways(options, options.ways, folder)
         tables = {"table": table(results, folder, options.n_test), "layers": layer_table(results, bench.dimensions)}
@@ -234,11 +75,33 @@ def main(argv: Sequence[str] | None = None) -> None:
             tables["growth"] = growth(options, folder, folder / "model.safetensors")
     for found in tables.values():
         print(found.to_string(index=False, float_format=lambda v: f"{v:.3g}", na_rep=""), "\n")
+    wrong = _compared(options, tables["table"]) if options.against else []
     if options.save:
         Path(options.save).mkdir(parents=True, exist_ok=True)
         for name, found in tables.items():
             write_text(Path(options.save) / f"{name}.csv", found.to_csv(index=False, float_format="%.5g"))
         write_text(Path(options.save) / "about.json", json.dumps(about(options, bench.layers), indent=1) + "\n")
+    for line in wrong:
+        print(line, file=sys.stderr)
+    return min(1, len(wrong))
+
+
+def _split(word):
+    """WAYS="a b" comes as one word, --ways=a b."""
+    name, given, value = word.partition("=")
+    return [name, *value.split()] if given and name in ("--ways", "--layers") else [word]
+
+
+def _compared(options, found):
+    """What got worse since the tables in the folder --against; ValueError if those are of another benchmark."""
+    folder = Path(options.against)
+    if not (folder / "table.csv").exists():
+        print(f"nothing to compare with: there is no {folder / 'table.csv'}", file=sys.stderr)
+        return []
+    then, now = json.loads((folder / "about.json").read_text()), about(options, [])
+    if differ := [key for key in ("dataset", "training images", "test images", "stem") if then[key] != now[key]]:
+        raise ValueError(f"{folder} holds another benchmark: {differ[0]} {then[differ[0]]!r}, here {now[differ[0]]!r}.")
+    return worse(found, pd.read_csv(folder / "table.csv"))
 
 
 def growth(options: argparse.Namespace, folder: Path, network: Path) -> pd.DataFrame:
@@ -262,3 +125,7 @@ def about(options: argparse.Namespace, layers: list[int]) -> dict[str, Any]:
             "layers": layers, "stem": options.stem, "epochs of the network": options.epochs, "k": K,
             "growth queries": options.growth, "processor": processor(),
             "threads": torch.get_num_threads(), "python": platform.python_version(), "versions": versions()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

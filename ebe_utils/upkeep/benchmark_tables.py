@@ -58,3 +58,25 @@ def layer_table(results: dict[str, dict[str, Any]], dimensions: dict[int, int]) 
              **result.get("notes", {}).get(layer, {})}
             for row, result in results.items() for layer, seconds in result["layer_seconds"].items()]
     return pd.DataFrame(rows)
+
+
+def worse(found: pd.DataFrame, before: pd.DataFrame, factor: float = 4 / 3) -> list[str]:
+    """A line for each ratio of ours, to the forward pass and to FAISS, that is `factor` times that of an earlier table.
+
+    found, before: as `table` makes them. Ratios that one of them does not have are left out.
+    """
+    lines = []
+    for row in ("forward", "faiss-flat"):
+        now, then = (_ours_to(row, one) for one in (found, before))
+        if now > factor * then:
+            lines.append(f"ours takes {now:.2f} times {ROWS[row]}, and took {then:.2f}: more than {factor:.2f} times "
+                         "as much as before.")
+    return lines
+
+
+def _ours_to(row, found):
+    seconds = found.set_index("way")["seconds"]
+    try:
+        return seconds[ROWS["engine=bounded"]] / seconds[ROWS[row]]
+    except KeyError:
+        return float("nan")

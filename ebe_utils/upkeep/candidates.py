@@ -15,6 +15,7 @@ from ..files import write_text
 from ..layer_neighbors import layer_neighbors
 from ..layers import conv_layers
 from ..selection import candidate_votes
+from ..study.results import groups, run_table
 from ..study.run import Run
 from ..tables import KS
 from .publishing import REFERENCE
@@ -95,6 +96,21 @@ def candidates_table(folder: Path = FOLDER) -> pd.DataFrame:
     for column in ("network", "accuracy", "agreement", "on mistakes"):
         shown[column] = shown[column].map("{:.1f}".format)
     return shown[["run", "network", "chosen", "setting", "accuracy", "agreement", "on mistakes"]]
+
+
+def profiles_table(root: Path = REFERENCE) -> pd.DataFrame:
+    """Networks of the profile "fast" beside those of "paper": accuracy on the test images, in per cent.
+
+    Of the fast ones, those whose candidates are kept; of the others the mean over the seeds. Empty without any.
+    """
+    runs, rows = groups(Run.kept(root).values()), []
+    for file in sorted((root / "candidates").glob("*-fast-seed*.csv")):
+        dataset = file.stem.split("-")[0]
+        fast = 100 * pd.read_csv(file)["network"][0]
+        same = [100 * run_table(run, "sweep.csv")["network_accuracy"][0] for run in runs.get(f"{dataset}-paper", [])]
+        if same:
+            rows.append([dataset, f"{fast:.2f}", f"{np.mean(same):.2f}", len(same), f"{fast - np.mean(same):+.2f}"])
+    return pd.DataFrame(rows, columns=["data", "fast (12 epochs)", "paper (60 epochs)", "seeds", "difference"])
 
 
 def _best(table, by):

@@ -17,7 +17,7 @@ from ..study.figures import accuracy_figure, save_figure, style
 from ..study.run import Run
 from ..study.step import RunError, changed_output, notebook_of, read_manifest
 from .audits import audits_table
-from .candidates import candidates_table
+from .candidates import candidates_table, profiles_table
 from .domain_tables import domains_table, growth_table, labels_table, transfer_table
 from .frontiers import draw_frontier, frontier_table
 from .hubs import hubness_table
@@ -154,6 +154,8 @@ def _tables(root: Path) -> dict[str, pd.DataFrame]:
     for name, of_kept in (("candidates", candidates_table), ("hubness", hubness_table), ("audits", audits_table)):
         if len(table := of_kept(Path(root) / name)):
             tables[name] = table
+    if len(table := profiles_table(Path(root))):
+        tables["profiles"] = table
     if len(verdicts := kept_snapshots("verdicts", Path(root) / "snapshots")):
         recipes = kept_recipes("claims", Path(root) / "recipes")
         tables["when"] = when_claims_hold(runs, verdicts, recipes)
