@@ -42,7 +42,7 @@ class NearestLists:
         self.indices = np.full((m, k), np.iinfo(np.int64).max)
 
 
-class _Block:
+class Block:
     """One block of training rows against all queries."""
 
     def __init__(self, basis: Basis, queries: Bounds, train: Bounds, lists: NearestLists, offset: int):
@@ -139,10 +139,15 @@ def search(basis: Basis, queries: Bounds, train: Bounds, lists: NearestLists, of
 
     Returns (pairs that the coarse bound left, pairs whose distance was computed).
     """
-    k, block = lists.distances.shape[1], _Block(basis, queries, train, lists, offset)
-    if np.isinf(lists.distances[:, -1]).any() and k < len(train.rows):
+    return search_block(Block(basis, queries, train, lists, offset))
+
+
+def search_block(block: Block) -> np.ndarray:
+    """The same for a block that is made."""
+    lists = block.lists
+    if np.isinf(lists.distances[:, -1]).any() and lists.distances.shape[1] < len(block.train.rows):
         # Rows that look nearest come first, so that there is something to beat.
-        return block.everywhere(first=k) + block.everywhere()
+        return block.everywhere(first=lists.distances.shape[1]) + block.everywhere()
     return block.everywhere()
 
 
@@ -163,7 +168,7 @@ class BoundedSearch:
 
     def add(self, rows: Any) -> None:
         """Take in the next training rows, (n, d). Raises ValueError for a row that is not finite."""
-        rows = as_rows(rows, "the training embeddings")
+        given, rows = rows, as_rows(rows, "the training embeddings")
         same_dimension(self.rows.shape[1], rows.shape[1])
         if self.basis is None:
             self.basis, self.coarse, train = self._choose(rows)
@@ -171,7 +176,7 @@ class BoundedSearch:
         else:
             train = self.basis.project(rows, "the training embeddings", self.seen)
         here = train.bounds(self.basis, self.coarse, True)
-        self.counts += search(self.basis, self.queries, here, self.lists, self.seen)
+        self.counts += search_block(self._block(here, given))
         self.seen, self.pairs = self.seen + len(rows), self.pairs + len(rows) * len(self.rows)
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
@@ -185,6 +190,11 @@ class BoundedSearch:
         candidates, exact = self.counts / max(1, self.pairs)
         return {"directions": self.basis.rank if self.basis else 0, "coarse": self.coarse,
                 "candidates": float(candidates), "exact": float(exact)}
+
+    def _block(self, train: Bounds, given: Any) -> Block:
+        """The next rows, as the bounds have them and as they were given, against all queries."""
+        assert self.basis is not None
+        return Block(self.basis, self.queries, train, self.lists, self.seen)
 
     def _choose(self, rows: np.ndarray) -> tuple[Basis, int, Projection]:
         """(centre and directions, how many of them are in the coarse bound, the first shard's projection)."""
@@ -212,7 +222,7 @@ class BoundedSearch:
         if self.k >= len(train.rows):
             return whole, min(32, whole.rank)
         lists, coarse = NearestLists(len(some.rows), self.k), min(32, whole.rank)
-        begin = _Block(whole, some.bounds(whole, coarse, False), train.bounds(whole, coarse, True), lists, 0)
+        begin = Block(whole, some.bounds(whole, coarse, False), train.bounds(whole, coarse, True), lists, 0)
         began = perf_counter()
         exact = begin.run(slice(0, len(some.rows)), first=self.k)[1]
         dot = (perf_counter() - began) / exact  # seconds per exact distance
@@ -221,7 +231,7 @@ class BoundedSearch:
         for rank in [0, *ranks]:
             basis, queries = whole.leading(rank), few if rank == 0 else some
             for coarse in [r for r in _COARSE if r < rank] + [rank]:
-                block = _Block(basis, queries.bounds(basis, coarse, False), train.bounds(basis, coarse, True), lists, 0)
+                block = Block(basis, queries.bounds(basis, coarse, False), train.bounds(basis, coarse, True), lists, 0)
                 began = perf_counter()
                 pairs = block.run(slice(0, len(queries.rows)), measure=False)[1]
                 trial = (perf_counter() - began) * shards + pairs * dot * growth

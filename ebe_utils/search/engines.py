@@ -10,8 +10,9 @@ of a row are at equal distances of a query. Different rows whose distances are e
 three times it, by cosine) may differ by the rounding of float64, 1e-15 of the distance, which shows in float32 about
 once in ten million times. Other devices than the CPU sum in another order, with the same effect.
 
-auto       bounded where it is much work and can be used, else torch
-bounded    exact; on the CPU, for cosine and euclidean (see `ebe_utils.search.bounded`)
+auto       bounded where it is much work and can be used, else torch; torch on cards with fast float64
+bounded    exact; for cosine and euclidean (see `ebe_utils.search.bounded`); on other devices than the CPU only
+           products in float32 are taken there (`ebe_utils.search.on_device`)
 torch      exact; brute force in float64, on any device, for every metric
 
 Another library's search takes part as a function that returns a `SearchEngine`; `ebe_utils.upkeep.benchmark_engines`
@@ -28,6 +29,7 @@ from ..checks import integer, one_of
 from ..devices import check_device
 from .bounded import BoundedSearch
 from .brute_force import BruteForce
+from .on_device import DeviceSearch, has_fast_float64
 from .rows import Metric, check_lengths, check_metric, same_dimension
 
 ENGINES = ("auto", "bounded", "torch")
@@ -68,8 +70,6 @@ def check_engine(engine: Engine, metric: Metric, device: torch.device | str = "c
     if callable(engine):
         return engine
     one_of("engine", engine, ENGINES)
-    if engine == "bounded" and torch.device(device).type != "cpu":
-        raise ValueError(f"engine='bounded' works on the CPU, not on {device}; choose 'auto' or 'torch'.")
     if engine == "bounded" and metric not in ("cosine", "euclidean"):
         raise ValueError(f"engine='bounded' knows cosine and euclidean distances; for metric={metric!r} choose "
                          "'auto' or 'torch'.")
@@ -97,10 +97,11 @@ def searcher(queries: torch.Tensor, k: int, metric: Metric = "cosine", engine: E
         return _Checked(engine, queries, k, metric, n_train)
     if engine == "auto":
         much = queries.numel() * (n_train or 0) > SMALL
-        here = metric in ("cosine", "euclidean") and queries.device.type == "cpu"
+        here = metric in ("cosine", "euclidean") and not has_fast_float64(queries.device)
         engine = "bounded" if much and here else "torch"
     if engine == "bounded":
-        return BoundedSearch(queries, k, str(metric), n_train)
+        search = BoundedSearch if queries.device.type == "cpu" else DeviceSearch
+        return search(queries, k, str(metric), n_train)
     return BruteForce(queries, k, metric, n_train)
 
 
