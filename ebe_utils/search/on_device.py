@@ -38,7 +38,7 @@ class DeviceBlock(Block):
         super().__init__(basis, queries, train, lists, offset)
         device = there[0].device
         self.center = torch.from_numpy(basis.center).to(device)
-        self.there = [(rows, torch.from_numpy(bounds.scale.astype(np.float32)).to(device)[:, None])
+        self.there = [(rows, *_factors(bounds.scale, device))
                       for rows, bounds in zip(there, (queries, train), strict=True)]
         self.half = torch.from_numpy((train.norm / 2).astype(np.float32)).to(device)
 
@@ -80,11 +80,12 @@ class DeviceBlock(Block):
 
     def _products(self, part: slice) -> torch.Tensor:
         """q·x - |x|²/2, but for the slack, (queries, train), in sums of CHUNK columns."""
-        (queries, times), (train, by) = self.there
         out = -self.half.expand(part.stop - part.start, -1)
-        for c in range(0, queries.shape[1], CHUNK):
-            center = self.center[c:c + CHUNK]
-            out = out + (queries[part, c:c + CHUNK] * times[part] - center) @ (train[:, c:c + CHUNK] * by - center).T
+        for c in range(0, len(self.center), CHUNK):
+            columns = slice(c, min(c + CHUNK, len(self.center)))
+            queries, train = (rows[which, columns] * power[which] * rest[which] - self.center[columns]
+                              for (rows, power, rest), which in zip(self.there, (part, slice(None)), strict=True))
+            out = out + queries @ train.T
         return out
 
     def _left(self, part: slice, scores: torch.Tensor, first: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
@@ -102,6 +103,13 @@ class DeviceBlock(Block):
         for a, b in zip(edges, [*edges[1:], len(count)], strict=True):
             column = near[a:b].nonzero(as_tuple=True)[1].int().cpu().numpy()
             yield slice(part.start + a, part.start + b), count[a:b], column
+
+
+def _factors(scale: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two factors of each scale, (n, 1) float32, of which the first is a power of two: as one it may overflow."""
+    power = 2.0 ** (np.frexp(scale)[1] // 2)
+    first, second = (torch.from_numpy(part.astype(np.float32)).to(device)[:, None] for part in (power, scale / power))
+    return first, second
 
 
 class DeviceSearch(BoundedSearch):

@@ -56,7 +56,7 @@ def trial(sizes: Sizes = SHORT, say: Callable[[str], None] = lambda text: None) 
     with tempfile.TemporaryDirectory(prefix="ebe-trial-") as name:
         folder = Path(name)
         for title, part in (("kill -9 at random points of a run", _kills), ("one bit of a file turned", _flips),
-                            ("bad inputs", _inputs), ("adversarial rows, four searches", _searches),
+                            ("bad inputs", _inputs), ("adversarial rows, five searches", _searches),
                             ("two processes at once", _pairs), ("full disk", _full), ("read-only disk", _read_only)):
             say(title)
             here = folder / part.__name__
