@@ -35,13 +35,15 @@ def test_same_neighbors_as_brute_force(metric, kind, device):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("what", ["equal", "zeros", "one ulp apart", "tiny", "denormal", "huge", "sorted", "few", "copies"])
+@pytest.mark.parametrize("what", ["equal", "zeros", "one ulp apart", "tiny", "denormal", "huge", "sorted", "few",
+                                  "copies"])
 def test_rows_that_are_hard_to_search(what, metric):
     rng = np.random.default_rng(3)
     rows = rng.normal(size=(300, 40))
     rows = {"equal": lambda: np.ones((300, 40)), "zeros": lambda: np.where(np.arange(300)[:, None] % 7, rows, 0),
             "one ulp apart": lambda: np.nextafter(np.float32(1), np.float32(2)) ** rng.integers(0, 2, (300, 40)),
-            "tiny": lambda: rows * 1e-30, "denormal": lambda: rows * 1e-41, "huge": lambda: rows * 1e30, "sorted": lambda: np.sort(rows, 0),
+            "tiny": lambda: rows * 1e-30, "denormal": lambda: rows * 1e-41, "huge": lambda: rows * 1e30,
+            "sorted": lambda: np.sort(rows, 0),
             "few": lambda: rows[:15], "copies": lambda: rows[np.arange(300) % 11]}[what]().astype(np.float32)
     queries = np.concatenate([rows[:12], rng.normal(size=(12, 40)).astype(np.float32)])
     k = min(10, len(rows))
