@@ -1,5 +1,6 @@
 """The benchmark's arithmetic, on a few digits; how long anything takes is not tested."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -9,8 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ebe_utils.upkeep import benchmark_explanations
 from ebe_utils.upkeep.benchmark import main
+from ebe_utils.upkeep.benchmark_explanations import EXPLAINERS
 from ebe_utils.upkeep.benchmark_tables import ROWS, _agreement, worse
+from ebe_utils.upkeep.benchmark_ways import Bench
 
 WAYS = ["limits", "sklearn", "engine=torch", "engine=bounded"]
 
@@ -122,3 +126,29 @@ def test_the_command_is_a_command():
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert ROWS["forward"] in done.stdout and ROWS["engine=bounded"] in done.stdout
+
+
+# --- one explanation ------------------------------------------------------------------------------------------------
+
+
+def test_explanations_are_measured_at_each_layer(tmp_path, monkeypatch):
+    monkeypatch.setattr("ebe_utils.upkeep.benchmark.subprocess.run", measured_here)
+    main(["--train", "200", "--test", "20", "--epochs", "1", "--ways", "limits", "--explain", "14", "20",
+          "--explainers", "ours", "faiss", "captum", "--save", str(tmp_path)])
+    table = pd.read_csv(tmp_path / "explanations.csv")
+    assert list(zip(table["way"], table["layer"], strict=True)) == [
+        (name, layer) for layer in (14, 20) for name in EXPLAINERS.values()]
+    assert (table["ready (s)"] > 0).all() and (table["one (ms)"] > 0).all()
+    assert table.set_index("way")["1000 (s)"].isna().groupby(level=0).all().to_dict() == {
+        name: key == "captum" for key, name in EXPLAINERS.items()}  # Captum gets one query
+
+
+@pytest.mark.parametrize("way", ["faiss", "captum"])
+def test_the_explainers_find_the_same_examples(way, tmp_path):
+    """What is timed beside ours is the same search."""
+    options = argparse.Namespace(dataset="digits", train=200, test=20, stem="imagenet", epochs=1, network=None,
+                                 layers=None, folder=str(tmp_path))
+    bench = Bench(options)
+    ours = benchmark_explanations._ours(bench, 14)(bench.test.images[:5]).indices
+    found = getattr(benchmark_explanations, f"_{way}")(bench, 14)(bench.test.images[:5])
+    assert np.mean([np.isin(a, b).mean() for a, b in zip(ours, found[1], strict=True)]) > 0.98

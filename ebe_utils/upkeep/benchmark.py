@@ -22,6 +22,7 @@ import torch
 from ..files import write_text
 from ..study.cli import words
 from ..study.provenance import processor, versions
+from .benchmark_explanations import EXPLAINERS, explanations_table, measure
 from .benchmark_tables import ROWS, layer_table, table, worse
 from .benchmark_ways import WAYS, Bench, K
 
@@ -52,16 +53,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--queries", type=int, default=500, help="queries of the ways that are scaled (default: 500)")
     parser.add_argument("--memory", type=float, help="memory budget of ours, in GiB")
     parser.add_argument("--growth", type=int, default=0, help="queries of the growth curve (default: 0, no curve)")
+    parser.add_argument("--explain", type=int, nargs="+", default=[], help="layers to measure one explanation at")
+    parser.add_argument("--explainers", nargs="+", choices=tuple(EXPLAINERS), default=[
+        name for name in EXPLAINERS if name == "ours" or importlib.util.find_spec(name)],
+        help="what is measured there (default: all that are installed)")
     parser.add_argument("--save", help="folder to write the tables to, as CSV")
     parser.add_argument("--against", help="folder of an earlier --save; fail if ours got slower by more than a third, "
                         "beside the forward pass or FAISS (a folder without tables is no comparison)")
     there = [w for w in WAYS if importlib.util.find_spec({"faiss-flat": "faiss", "engine=faiss": "faiss",
                                                           "captum": "captum"}.get(w, "torch"))]
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=there, help="(default: all that are installed)")
-    for hidden in ("--folder", "--way", "--network"):
+    for hidden in ("--folder", "--way", "--network", "--explained"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     argv = [part for word in words(argv) for part in _split(word)]
     options = parser.parse_args(argv)
+    if options.explained:
+        way, layer = options.explained.split(":")
+        write_text(Path(options.folder) / f"{way}-{layer}.json", json.dumps(measure(options, way, int(layer))))
+        return 0
     if options.way:
         Bench(options).measure(options.way)
         return 0
@@ -71,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.n_train, options.n_test = len(bench.train), len(bench.test)
         results = run_ways(options, options.ways, folder)
         tables = {"table": table(results, folder, options.n_test), "layers": layer_table(results, bench.dimensions)}
+        if options.explain:
+            tables["explanations"] = explanations_table(run_explainers(options, folder))
         if options.growth:
             tables["growth"] = growth(options, folder, folder / "model.safetensors")
     for found in tables.values():
@@ -86,10 +97,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return min(1, len(wrong))
 
 
+def run_explainers(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """`measure` of each explainer at each layer, in a process of its own."""
+    rows = []
+    for layer in options.explain:
+        for way in options.explainers:
+            done = subprocess.run([sys.executable, "-m", "ebe_utils.upkeep.benchmark", *options.given, "--folder",
+                                   str(folder), "--explained", f"{way}:{layer}"], capture_output=True, text=True)
+            if done.returncode:
+                print(f"{way}, layer {layer}: failed: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+            else:
+                print(f"{way}, layer {layer}: measured", file=sys.stderr, flush=True)
+                rows.append(json.loads((folder / f"{way}-{layer}.json").read_text()))
+    return rows
+
+
 def _split(word):
     """WAYS="a b" comes as one word, --ways=a b."""
     name, given, value = word.partition("=")
-    return [name, *value.split()] if given and name in ("--ways", "--layers") else [word]
+    many = ("--ways", "--layers", "--explain", "--explainers")
+    return [name, *value.split()] if given and name in many else [word]
 
 
 def _compared(options, found):
