@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 from ebe_utils import EBEClassifier, load_dataset, resnet18_for, train
 from ebe_utils.audit import audit
 from ebe_utils.label_errors import flip_labels
+from ebe_utils.study.parameters import PROFILES
 from ebe_utils.upkeep import audits
 from ebe_utils.upkeep.audits import judge_audit, keep_audit
 
@@ -63,11 +64,11 @@ def test_a_trained_network_is_found_again(tmp_path, monkeypatch):
         return train(model, *given, **options | {"epochs": 1})
 
     monkeypatch.setattr(audits, "train", counted)
-    monkeypatch.setattr("ebe_utils.study.parameters.PROFILES", {"quick": (150, 40, 1, "linear")})
+    monkeypatch.setitem(PROFILES, "quick", (150, 40, 1, "linear"))
     tables = [pd.read_csv(keep_audit("digits", 0.1, profile="quick", folder=tmp_path / "kept")) for _ in range(2)]
     pd.testing.assert_frame_equal(*tables)
     assert len(trainings) == 1 and (tmp_path / "kept" / "digits-0.1-seed0.csv").is_file()
-    assert (tables[0]["planted"] == round(0.1 * 1437)).all() and set(tables[0]["profile"]) == {"quick"}
+    assert (tables[0]["planted"] == 15).all() and set(tables[0]["profile"]) == {"quick"}
     assert np.isfinite(tables[0].loc[tables[0]["by"] == "neighbors", "area"]).all()
 
 

@@ -1,6 +1,7 @@
 """The runner of notebooks, on notebooks of a few lines: what it leaves, and what happens when a kernel is killed."""
 
 import json
+from pathlib import Path
 
 import nbformat
 import psutil
@@ -11,6 +12,7 @@ from ebe_utils.study.notebooks import run_notebooks
 from ebe_utils.study.parameters import Parameters
 from ebe_utils.study.run import Run
 from ebe_utils.study.step import RunError
+from ebe_utils.upkeep.publishing import CHECKOUT
 
 
 @pytest.fixture
@@ -54,7 +56,10 @@ def test_a_killed_kernel_is_reported_and_the_next_start_tidies_up(write):
 
 
 def kernels():
-    return [p for p in psutil.Process().children(recursive=True) if any("ipykernel" in w for w in p.cmdline())]
+    """Kernels below this process, where the sequence of all notebooks may have its own."""
+    return {p for p in psutil.Process().children(recursive=True) if p.is_running() and "-f" in (words := p.cmdline())
+            and any("ipykernel" in word for word in words) and Path(p.cwd()).name == "notebooks"
+            and Path(p.cwd()).parent != CHECKOUT}
 
 
 def test_every_notebook_has_a_kernel_of_its_own_that_has_imported_and_bound_nothing(write):

@@ -53,7 +53,7 @@ class Block:
         self.far = max(train.radius, queries.radius) > _FAR  # nothing is ruled out
         self.fine = (queries.fine, train.fine) if not self.far else (queries.fine[:, :0], train.fine[:, :0])
 
-    def scores(self, part, out):
+    def scores(self, part: slice, out: np.ndarray) -> np.ndarray:
         """Coarse bounds from above on q·x - |x|²/2, (queries, train) float32, but for `slack`."""
         if self.far:
             out[:] = 0
@@ -71,7 +71,7 @@ class Block:
             out += np.matmul(query, train.T, out=product)
         return out
 
-    def limits(self, part):
+    def limits(self, part: slice) -> np.ndarray:
         """Scores below these, (queries,) float32, belong to rows that cannot be among the nearest."""
         norm, radius, cosine = self.queries.norm[part], self.train.radius, self.basis.metric == "cosine"
         if self.far:
@@ -85,7 +85,7 @@ class Block:
             limit[self.queries.scale[part] == 0] = -np.inf
         return np.nextafter(limit.astype(np.float32), np.float32(-np.inf))
 
-    def run(self, part, first=0, measure=True):
+    def run(self, part: slice, first: int = 0, measure: bool = True) -> tuple[int, int]:
         """Search for the queries in `part`; (candidates of the coarse bound, pairs whose distance was computed).
 
         first: only so many rows with the best scores, to begin the lists with. measure: whether to compute distances.
@@ -129,7 +129,7 @@ class Block:
         update(squares, start, column, b.order, a.scale[part], b.scale, self.basis.metric == "cosine",
                self.basis.factor, self.offset, lists.distances[part], lists.indices[part])
 
-    def everywhere(self, **options):
+    def everywhere(self, **options: Any) -> np.ndarray:
         """Search for all queries, on all threads; the sums of what `run` returns."""
         return np.sum(in_threads(lambda part: self.run(part, **options), len(self.queries.rows)), axis=0)
 

@@ -53,7 +53,7 @@ class DeviceBlock(Block):
         found = super().limits(part).astype(float) - lost
         return np.nextafter(found.astype(np.float32), np.float32(-np.inf))
 
-    def everywhere(self, **options: int) -> np.ndarray:
+    def everywhere(self, **options: Any) -> np.ndarray:
         """Search for all queries; the sums of what `run` returns."""
         if self.far:  # float32 may overflow: nothing is ruled out
             return super().everywhere(**options)

@@ -1,9 +1,11 @@
 """The ways that the benchmark measures: the network, the data, and what each way does with them."""
 
+import argparse
 import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +31,7 @@ _MUCH = 5e12  # multiplications from which our own brute-force engines, too, sea
 class Bench:
     """Network, data and layers of one benchmark, the same in each of its processes."""
 
-    def __init__(self, options):
+    def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.folder = options, Path(options.folder)
         self.train, self.test = load_dataset(options.dataset, None, options.train or None, options.test or None)
         self.model = resnet18_for(self.train, options.stem)
@@ -44,12 +46,13 @@ class Bench:
         self.dimensions = probe(self.model, self.train.images, self.layers)[0]
         self.k = min(K, len(self.train))
 
-    def queries(self, most):
+    def queries(self, most: int) -> tuple[np.ndarray, float]:
         """(positions of at most so many test images, how often the whole test set is so many)."""
         rows = np.linspace(0, len(self.test) - 1, min(most, len(self.test))).astype(int)
         return rows, len(self.test) / len(rows)
 
-    def leave(self, row, seconds, layer_seconds=(), rows=(), found=(), **what):
+    def leave(self, row: str, seconds: float, layer_seconds: Any = (), rows: Any = (), found: Any = (),
+              **what: Any) -> None:
         """Keep one row's results for the table: seconds, peak memory, and what was found."""
         arrays = {f"{name}.{layer}": v for layer, one in dict(found).items() for name, v in one.items()}
         np.savez(self.folder / f"{row}.npz", rows=rows, **arrays)
@@ -60,7 +63,7 @@ class Bench:
 
     # --- the ways -------------------------------------------------------------------------------------------------
 
-    def limits(self):
+    def limits(self) -> None:
         """The bare forward pass, and the matrix products of brute force at the rate that they reach here."""
         start = time.perf_counter()
         for part in (self.train, self.test):
@@ -77,7 +80,7 @@ class Bench:
         products = {layer: 2 * pairs * d / max(rates) for layer, d in self.dimensions.items()}
         self.leave("limit", forward + sum(products.values()), products, gflops=max(rates) / 1e9)
 
-    def sklearn(self):
+    def sklearn(self) -> None:
         """The paper's procedure and the sensible one. Both extract alike, which is done once and counted for each."""
         from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
         from torchvision.models.feature_extraction import create_feature_extractor
@@ -103,7 +106,7 @@ class Bench:
         for row in ("paper", "sklearn"):
             self.leave(row, extracted + sum(spent[row].values()), spent[row], rows, found, extract=extracted)
 
-    def faiss_flat(self):
+    def faiss_flat(self) -> None:
         import faiss
 
         rows, times = self.queries(self.options.queries)
@@ -123,7 +126,7 @@ class Bench:
             found[layer] = self._checked(at, wanted[layer][rows], held.pop(layer))
         self.leave("faiss-flat", extracted + sum(spent.values()), spent, rows, found)
 
-    def captum(self):
+    def captum(self) -> None:
         from captum.influence import SimilarityInfluence
         from torch.utils.data import TensorDataset
 
@@ -140,7 +143,7 @@ class Bench:
         found = {layer: {"indices": got[names[layer]][0].numpy()} for layer in self.layers}
         self.leave("captum", built + searched * times, (), rows, found)
 
-    def engine(self, engine):
+    def engine(self, engine: str) -> None:
         """One of ours, or another library's in its place."""
         n, m = len(self.train), len(self.test)
         much = n * m * sum(self.dimensions.values()) > _MUCH
@@ -163,7 +166,7 @@ class Bench:
         """Neighbours of another library, with their distances in float64."""
         return {"indices": at, "distances": exact_distances(queries, train, at, "cosine")}
 
-    def measure(self, way):
+    def measure(self, way: str) -> None:
         with torch.inference_mode():
             if way.startswith("engine="):
                 self.engine(way.removeprefix("engine="))
