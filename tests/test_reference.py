@@ -453,6 +453,16 @@ def _measured():
     yield findings, f"as accurate as the network, they repeat {float(faithful['on mistakes']):.0f} %"
     assert faithful["setting"].startswith("avgpool")
 
+    found = pd.read_csv(REFERENCE / "audits" / "cifar10-0.1-seed0.csv").set_index(["layer", "by"])
+    middle, pooled = found.loc[("14", "neighbors")], found.loc[("avgpool", "neighbors")]
+    loss = found.loc[("14", "network")]
+    yield results, f"the network has learnt {100 * loss['memorised']:.0f} % of the wrong labels by heart"
+    yield results, f"finds few of them (area {loss['area']:.2f})"
+    yield results, f"The neighbours at layer 14 find most ({middle['area']:.2f})"
+    yield results, f"{100 * middle['first']:.0f} % have one, and {100 * loss['first']:.0f} % by the loss"
+    yield results, f"the neighbours have the wrong labels, too ({pooled['area']:.2f})"
+    assert found.loc[("14", "cleanlab, network"), "named"] == 1
+
     def drop(dataset, seed):
         """Points by which layer 15 is below layer 14: after 12 epochs at the constant rate, and of the profile fast."""
         table = pd.read_csv(REFERENCE / "snapshots" / f"{dataset}-paper-seed{seed}" / "layers.csv")
