@@ -7,6 +7,7 @@ import nbformat
 import psutil
 import pytest
 
+from ebe_utils.study import kernels
 from ebe_utils.study.cli import main, reported
 from ebe_utils.study.notebooks import run_notebooks
 from ebe_utils.study.parameters import Parameters
@@ -29,6 +30,7 @@ def write(tmp_path, monkeypatch):
         nbformat.write(notebook, folder / f"{name}.ipynb")
 
     monkeypatch.setattr("ebe_utils.study.notebooks.notebook_paths", lambda: sorted(folder.glob("*.ipynb")))
+    monkeypatch.setattr(kernels, "WARM", ("json.tool",))  # quickly imported, and not by a kernel of itself
     return write
 
 
@@ -55,7 +57,7 @@ def test_a_killed_kernel_is_reported_and_the_next_start_tidies_up(write):
     assert not list(folder.glob(".*"))
 
 
-def kernels():
+def running():
     """Kernels below this process, where the sequence of all notebooks may have its own."""
     return {p for p in psutil.Process().children(recursive=True) if p.is_running() and "-f" in (words := p.cmdline())
             and any("ipykernel" in word for word in words) and Path(p.cwd()).name == "notebooks"
@@ -64,8 +66,8 @@ def kernels():
 
 def test_every_notebook_has_a_kernel_of_its_own_that_has_imported_and_bound_nothing(write):
     write("00_first", "k = 10", "import os; print('kernel', os.getpid()); left = 5")
-    write("01_second", "k = 10", "import os, sys; print('kernel', os.getpid(), 'torch' in sys.modules)",
-          "print([name for name in ('left', 'torch', 'ebe_utils', 'pd') if name in globals()], os.getcwd())")
+    write("01_second", "k = 10", "import os, sys; print('kernel', os.getpid(), 'json.tool' in sys.modules)",
+          "print([name for name in ('left', 'json') if name in globals()], os.getcwd())")
     run = run_notebooks(Parameters(), ["00", "01"], lambda line: None)
     printed = []
     for name in ("00_first", "01_second"):
@@ -74,7 +76,12 @@ def test_every_notebook_has_a_kernel_of_its_own_that_has_imported_and_bound_noth
     assert printed[0][1] != printed[1][1]
     assert printed[1][2:4] == ["True", "[]"]
     assert printed[1][4].endswith("/notebooks")
-    assert not kernels()
+    assert not running()
+
+
+def test_what_is_imported_ahead_is_there():
+    for name in kernels.WARM:
+        __import__(name)
 
 
 def test_after_an_error_no_kernel_is_left(write):
@@ -82,7 +89,7 @@ def test_after_an_error_no_kernel_is_left(write):
     write("01_second", "k = 10")
     with pytest.raises(RunError, match="ZeroDivisionError"):
         run_notebooks(Parameters(), ["00", "01"])
-    assert not kernels()
+    assert not running()
 
 
 def test_an_interruption_is_no_traceback(monkeypatch, capsys):
