@@ -122,7 +122,8 @@ def test_the_command_fails_where_ours_got_slower(tmp_path, monkeypatch, capsys):
 
 def test_the_command_is_a_command():
     """`make bench` starts the module, which must do something, not only be imported."""
-    done = subprocess.run([sys.executable, "-m", "ebe_utils.upkeep.benchmark", "--help"], capture_output=True, text=True)
+    command = [sys.executable, "-m", "ebe_utils.upkeep.benchmark", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "--against" in done.stdout, done.stderr
 
 
