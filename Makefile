@@ -37,9 +37,10 @@ lint: $(VENV)/installed
 check: lint
 	$(BIN)/python -m pytest $(PARALLEL) tests $(addprefix --ignore=tests/,$(SLOW))
 
+# A hundred processes import the package; with its bytecode kept, also where the environment says otherwise, once is enough.
 test: $(VENV)/installed
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest $(PARALLEL)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(PARALLEL)
 
 rerun: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest notebooks
