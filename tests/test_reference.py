@@ -25,6 +25,7 @@ from ebe_utils.study.results import (
     faithfulness,
     faithfulness_table,
     groups,
+    kept_frontiers,
     kept_tables,
     reliance_table,
     results_table,
@@ -462,6 +463,15 @@ def _measured():
     yield results, f"{100 * middle['first']:.0f} % have one, and {100 * loss['first']:.0f} % by the loss"
     yield results, f"the neighbours have the wrong labels, too ({pooled['area']:.2f})"
     assert found.loc[("14", "cleanlab, network"), "named"] == 1
+
+    own = kept_frontiers(folder="frontier_fast").set_index(["run", "choice"]).loc["mnist-fast-seed0"]
+    ours, most = own.loc["influence, of 600"], own.loc["most relied on, of 600 (bound)"]
+    nearest = own.loc["layer 14, nearest (the paper)"]
+    yield results, f"repeat {nearest['on mistakes']:.0f} % of the mistakes"
+    assert nearest["refit low"] < 0 < nearest["refit high"] and ours["on mistakes"] == 100
+    yield results, (f"within the nearest {ours['near']:.1f} %. They are relied on by {ours['reliance']:.0f} %, of the "
+                    f"{most['reliance']:.0f} % that any choice")
+    yield results, f"and by {ours['refit']:.0f} % in the refits"
 
     def drop(dataset, seed):
         """Points by which layer 15 is below layer 14: after 12 epochs at the constant rate, and of the profile fast."""

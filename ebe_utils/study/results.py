@@ -193,12 +193,13 @@ def faithfulness_table(run: Run, layers: Iterable[int], k: int = 10, step: str =
     return table.reset_index(names="examples by")
 
 
-def kept_frontiers(root: Path | None = None) -> pd.DataFrame:
-    """The tables of choices of all networks in root/frontier/ (by default of `reference_root()`), one after the other.
+def kept_frontiers(root: Path | None = None, folder: str = "frontier") -> pd.DataFrame:
+    """The tables of choices of all networks in root/folder/ (by default of `reference_root()`), one after the other.
 
-    Without rows if there are none.
+    folder: "frontier", the networks by the paper's recipe, or "frontier_fast", those of the profile "fast". Without
+    rows if there are none.
     """
-    files = sorted((Path(root or reference_root()) / "frontier").glob("*.csv"))
+    files = sorted((Path(root or reference_root()) / folder).glob("*.csv"))
     return pd.concat([pd.read_csv(file) for file in files], ignore_index=True) if files else pd.DataFrame()
 
 

@@ -151,6 +151,8 @@ def _tables(root: Path) -> dict[str, pd.DataFrame]:
         tables[f"benchmark {file.parent.name}"] = benchmark_table(pd.read_csv(file))
     if len(frontiers := results.kept_frontiers(root)):
         tables["frontier"] = frontier_table(frontiers)
+    if len(fast := results.kept_frontiers(root, "frontier_fast")):
+        tables["frontier of fast"] = frontier_table(fast)
     for name, of_kept in (("candidates", candidates_table), ("hubness", hubness_table), ("audits", audits_table)):
         if len(table := of_kept(Path(root) / name)):
             tables[name] = table

@@ -12,18 +12,21 @@ from ..study.figures import save_figure, style
 from ..study.run import Run
 from .publishing import CHECKOUT, REFERENCE
 
-FOLDER = REFERENCE / "frontier"
+FOLDER, FAST = REFERENCE / "frontier", REFERENCE / "frontier_fast"
 # Of these choices the last layer is refitted: a refit of a whole data set's last layer takes seconds.
 REFITTED = ("layer 14, nearest", "nearest of the answer", "answers, of 200", "influence, of", "shares, of",
             "representer", "random of")
 
 
-def keep_frontier(name: str, refits: int = 25, folder: Path = FOLDER) -> Path:
+def keep_frontier(name: str, refits: int = 25, folder: Path | None = None) -> Path:
     """Write the table of a run's network; candidates are 50, 200 and one per cent of the training images.
+
+    folder: by default `FOLDER`, or `FAST` for a run of the profile "fast".
 
     Raises RunError for a run without a trained network.
     """
     run = Run.open(name)
+    folder = folder or (FAST if run.parameters.profile == "fast" else FOLDER)
     train_set, test_set = run.load_data()
     model = run.load_model(train_set)
     frontier = Frontier(model, train_set, test_set, candidates=(50, 200, max(50, len(train_set) // 100)))
