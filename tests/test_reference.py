@@ -463,6 +463,9 @@ def _measured():
     yield results, f"{100 * middle['first']:.0f} % have one, and {100 * loss['first']:.0f} % by the loss"
     yield results, f"the neighbours have the wrong labels, too ({pooled['area']:.2f})"
     assert found.loc[("14", "cleanlab, network"), "named"] == 1
+    other = pd.read_csv(REFERENCE / "audits" / "fashion_mnist-0.1-seed0.csv").set_index(["layer", "by"])["area"]
+    yield results, (f"{other['14', 'neighbors']:.2f} at layer 14, {other['avgpool', 'neighbors']:.2f} in the pooled "
+                    f"features, {other['14', 'network']:.2f} by the loss")
 
     own = kept_frontiers(folder="frontier_fast").set_index(["run", "choice"]).loc["mnist-fast-seed0"]
     ours, most = own.loc["influence, of 600"], own.loc["most relied on, of 600 (bound)"]
