@@ -49,8 +49,12 @@ def pytest_configure(config):
 
 
 def _waits(item):
-    """0: a test by itself; 2: a cell of a notebook; 3: it looks at all that the sequence left."""
-    return 2 if item.nodeid.split("::")[0].endswith(".ipynb") else 3 * ("sequence" in getattr(item, "fixturenames", ()))
+    """0: a test by itself; 1: it needs some notebooks of the sequence; 2: a cell of a notebook; 3: it looks at all that
+    the sequence left."""
+    if item.nodeid.split("::")[0].endswith(".ipynb"):
+        return 2
+    names = getattr(item, "fixturenames", ())
+    return 3 if "sequence" in names else int("notebook_done" in names)
 
 
 @pytest.hookimpl(trylast=True)
@@ -65,7 +69,7 @@ def pytest_collection_modifyitems(items):
 
 def pytest_collection_finish(session):
     """Start the sequence of all notebooks, where a test asks for it: it runs beside the tests before that one."""
-    asked = any(_waits(item) == 3 for item in session.items)
+    asked = any(_waits(item) in (1, 3) for item in session.items)
     if asked and not session.config.option.collectonly and os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
         runs = Path(os.environ["EBE_RUNS_DIR"])
         runs.mkdir(parents=True, exist_ok=True)
@@ -102,6 +106,12 @@ def sequence():
     code, text = _end_of_sequence()
     assert code == 0, text
     return text
+
+
+@pytest.fixture(scope="session")
+def notebook_done():
+    """A function that waits until the sequence has been through a notebook; what it left is in EBE_RUNS_DIR."""
+    return lambda name: wait_for(name, Path(os.environ["EBE_RUNS_DIR"]))
 
 
 def pytest_unconfigure(config):

@@ -78,6 +78,8 @@ def both_ways(path, wrong):
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_the_solution_passes_and_a_wrong_answer_fails_with_its_hint(name, sequence, monkeypatch, one_thread, capsys):
+def test_the_solution_passes_and_a_wrong_answer_fails_with_its_hint(name, notebook_done, monkeypatch, one_thread,
+                                                                    capsys):
+    notebook_done(name)
     monkeypatch.chdir(PATHS[name].parent)
     assert both_ways(PATHS[name], WRONG[name]) == sum(map(len, WRONG[name].values()))
