@@ -206,3 +206,10 @@ def test_two_explanations_are_compared_by_layer_and_metric(trained, small, sanit
     assert one == other
     for changed in ({"layer": 15}, {"metric": "euclidean"}, {"k": 4}):
         assert shown(0, **changed)[1] != one
+
+
+@pytest.mark.parametrize("path", notebook_paths(), ids=lambda path: path.stem)
+def test_code_cells_can_be_read_at_a_glance(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    lines = [len("".join(cell["source"]).splitlines()) for cell in cells if cell["cell_type"] == "code"]
+    assert max(lines) <= 25
