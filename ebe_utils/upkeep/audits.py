@@ -18,13 +18,12 @@ from torch import nn
 from ..audit import SUSPICIONS, audit
 from ..data import ImageSet
 from ..explainer import EBEClassifier
-from ..files import write_text
 from ..label_errors import confident_errors, flip_labels, koh_liang_area
 from ..model import load_model, predict_logits, resnet18_for, save_model
 from ..study.parameters import Parameters
 from ..study.run import Run
 from ..training import train
-from .publishing import REFERENCE
+from .publishing import REFERENCE, keep_table
 
 FOLDER = REFERENCE / "audits"
 LAYERS = (14, "avgpool")  # the paper's, and what the network's last layer reads
@@ -42,11 +41,7 @@ def keep_audit(dataset: str, share: float, seed: int = 0, profile: str = "fast",
     labels, flipped = flip_labels(train_set.labels, share, len(train_set.classes), seed)
     wrong = replace(train_set, labels=labels)
     table = judge_audit(_trained(run, wrong), wrong, test_set, flipped)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.csv"
-    table = table.assign(dataset=dataset, share=share, seed=seed, profile=profile)
-    write_text(path, table.to_csv(index=False, float_format="%.6g"))
-    return path
+    return keep_table(table.assign(dataset=dataset, share=share, seed=seed, profile=profile), folder, name)
 
 
 def _trained(run: Run, wrong: ImageSet) -> nn.Module:

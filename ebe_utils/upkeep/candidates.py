@@ -11,14 +11,13 @@ import pandas as pd
 from torch import nn
 
 from ..data import ImageSet
-from ..files import write_text
 from ..layer_neighbors import layer_neighbors
 from ..layers import conv_layers
 from ..selection import candidate_votes
 from ..study.results import groups, run_table
 from ..study.run import Run
 from ..tables import KS
-from .publishing import REFERENCE
+from .publishing import REFERENCE, keep_table
 
 FOLDER = REFERENCE / "candidates"
 METRICS = ("cosine", "euclidean")  # with those of `KS` and all ways of voting, the candidates of notebook 09
@@ -30,10 +29,7 @@ def keep_candidates(name: str, folder: Path = FOLDER) -> Path:
     run = Run.open(name)
     train_set, test_set = run.load_data()
     table = judge_candidates(run.load_model(train_set), train_set, test_set)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{run.name}.csv"
-    write_text(path, table.assign(run=run.name).to_csv(index=False, float_format="%.6g"))
-    return path
+    return keep_table(table.assign(run=run.name), folder, run.name)
 
 
 def judge_candidates(model: nn.Module, train_set: ImageSet, test_set: ImageSet, ks: Sequence[int] = KS,

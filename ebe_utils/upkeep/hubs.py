@@ -12,14 +12,13 @@ from torch import nn
 
 from ..data import ImageSet
 from ..embeddings import embed
-from ..files import write_text
 from ..hubness import MutualProximity, hubness
 from ..metrics import k_occurrence
 from ..model import predict_logits
 from ..search import kneighbors
 from ..study.run import Run
 from ..votes import vote_shares
-from .publishing import REFERENCE
+from .publishing import REFERENCE, keep_table
 
 FOLDER = REFERENCE / "hubness"
 LAYERS = (9, 14, 15, 20, "avgpool")
@@ -32,10 +31,7 @@ def keep_hubness(name: str, folder: Path = FOLDER) -> Path:
     train_set, test_set = run.load_data()
     test_set = test_set.subset(range(min(N_TEST, len(test_set))))
     table = judge_hubness(run.load_model(train_set), train_set, test_set)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{run.name}.csv"
-    write_text(path, table.assign(run=run.name).to_csv(index=False, float_format="%.6g"))
-    return path
+    return keep_table(table.assign(run=run.name), folder, run.name)
 
 
 def judge_hubness(model: nn.Module, train_set: ImageSet, test_set: ImageSet, layers: Sequence[int | str] = LAYERS,

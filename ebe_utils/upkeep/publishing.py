@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ..files import write_text
 from ..paths import runs_root
 from ..study.domains import DOMAINS
@@ -30,6 +32,14 @@ def publish(run: Run, folder: Path = CHECKOUT / "notebooks", figures: Path = CHE
     for step, target in steps:
         shutil.copytree(step, Path(figures) / target, dirs_exist_ok=True,
                         ignore=shutil.ignore_patterns("manifest.json", "*.npz", ".*"))
+
+
+def keep_table(table: pd.DataFrame, folder: Path, name: str) -> Path:
+    """Write folder/name.csv, a table that is committed; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.csv"
+    write_text(path, table.to_csv(index=False, float_format="%.6g"))
+    return path
 
 
 def clean(notebook: dict[str, Any]) -> str:
