@@ -13,7 +13,8 @@ import pytest
 from ebe_utils.upkeep import benchmark_explanations
 from ebe_utils.upkeep.benchmark import main
 from ebe_utils.upkeep.benchmark_explanations import EXPLAINERS
-from ebe_utils.upkeep.benchmark_tables import ROWS, _agreement, worse
+from ebe_utils.upkeep.benchmark_stages import STAGES, Clock
+from ebe_utils.upkeep.benchmark_tables import ROWS, SAID, _agreement, benchmark_tables, stages_table, worse
 from ebe_utils.upkeep.benchmark_ways import Bench
 
 WAYS = ["limits", "sklearn", "engine=torch", "engine=bounded"]
@@ -80,6 +81,54 @@ def test_layers_and_growth_are_tidy(saved):
     assert set(growth["way"]) == {"forward", "limit", "engine=bounded"}
     assert saved["about"]["training images"] == 320
     assert saved["about"]["versions"].keys() >= {"torch", "scikit-learn"}
+
+
+def test_stages_make_up_the_search_of_each_layer(saved):
+    ours = saved["layers"].query("way == 'engine=bounded'")
+    assert (ours[list(STAGES)] >= 0).all(axis=None) and (ours[["choice", "distances"]] > 0).all(axis=None)
+    # What is left is the wait for threads, and what the engine's front door checks.
+    assert (ours[list(STAGES)].sum(axis=1) < 1.05 * ours["seconds"]).all()
+    assert saved["layers"].query("way != 'engine=bounded'")[list(STAGES)].isna().all(axis=None)
+
+
+def test_a_clock_stops_for_the_stage_within(monkeypatch):
+    now = iter([0, 3, 10, 12])
+    monkeypatch.setattr("ebe_utils.upkeep.benchmark_stages.perf_counter", lambda: next(now))
+    clock = Clock()
+    with clock.stage("outer"), clock.stage("inner", threads=2):
+        pass
+    assert dict(clock.spent) == {"outer": 3 + 2, "inner": 7 / 2}
+
+
+def test_stages_by_hand():
+    table = pd.DataFrame({"way": [ROWS["forward"], ROWS["engine=bounded"]], "seconds": [10, 40]})
+    layers = pd.DataFrame({"way": ["limit", "engine=bounded"], "layer": [1, 1], "dimension": [1000, 1000],
+                           "seconds": [20, 25], "directions": [None, 100], "coarse": [None, 18], "exact": [None, 0.01],
+                           **{stage: [None, place + 1] for place, stage in enumerate(STAGES)}})
+    found = stages_table(table, layers, {"test images": 10_000, "training images": 40_000}).set_index("stage")
+    assert found["seconds"].to_dict() == {
+        "the bare forward pass": "10.0", "embeddings kept, and all else": "5.0", SAID["choice"]: "1.0",
+        SAID["projection"]: "2.0", SAID["products"]: "3.0", SAID["picking"]: "4.0", SAID["first"]: "5.0",
+        SAID["distances"]: "6.0", "the whole sweep": "40.0"}
+    assert found.loc[SAID["projection"], "rate"] == "5 of 40 GFLOP/s"  # 2 · 50,000 · 1,000 · 100 in 2 s
+    assert found.loc[SAID["products"], "rate"] == "5 of 40 GFLOP/s"  # 2 · 4e8 · 20 in 3 s
+    assert found.loc[SAID["distances"], "rate"] == "3 GB/s"  # 4 · 0.01 · 4e8 · 1,000 in 6 s
+    assert found.loc["the bare forward pass", "%"] == "25"
+
+
+def test_a_benchmark_without_stages_has_no_table_of_them(tmp_path):
+    for name, more in (("old", {}), ("new", dict.fromkeys(STAGES, [1, 1]))):
+        (tmp_path / name).mkdir()
+        pd.DataFrame({"way": [ROWS["forward"], ROWS["engine=bounded"]], "seconds": [1, 8], "x forward": [1, 8],
+                      "peak GiB": 1, "queries": 1}).to_csv(tmp_path / name / "table.csv")
+        pd.DataFrame({"way": ["limit", "engine=bounded"], "dimension": 9, "seconds": [1, 7], "directions": 1,
+                      "coarse": 1, "exact": 0.1, **more}).to_csv(tmp_path / name / "layers.csv")
+        (tmp_path / name / "about.json").write_text('{"test images": 3, "training images": 5}')
+    pd.DataFrame({"way": ["ours"], "layer": [1], "one (ms)": [7.123]}).to_csv(tmp_path / "old" / "explanations.csv",
+                                                                          index=False)
+    tables = benchmark_tables(tmp_path)
+    assert set(tables) == {"benchmark old", "explanations old", "benchmark new", "stages new"}
+    assert tables["explanations old"].to_numpy().tolist() == [["ours", 1, 7.12]]
 
 
 # --- against an earlier table ---------------------------------------------------------------------------------------

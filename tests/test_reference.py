@@ -38,8 +38,9 @@ from ebe_utils.study.run import Run
 from ebe_utils.study.step import RunError
 from ebe_utils.tables import save_tables
 from ebe_utils.upkeep.__main__ import main
+from ebe_utils.upkeep.benchmark_tables import benchmark_table
 from ebe_utils.upkeep.candidates import candidates_table
-from ebe_utils.upkeep.committed import benchmark_table, keep_results, markdown, update_results
+from ebe_utils.upkeep.committed import keep_results, markdown, update_results
 from ebe_utils.upkeep.domain_tables import domains_table
 from ebe_utils.upkeep.publishing import CHECKOUT, REFERENCE
 

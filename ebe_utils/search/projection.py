@@ -9,7 +9,8 @@ import torch
 from .kernels import CHUNK, EPS, frozen, in_threads, lengths, row_squares, subtract_center, unit_scale
 from .rows import check_lengths
 
-SAMPLE = 2**23  # values that the directions are fitted to
+SAMPLE = 2**23  # values that the directions are fitted to, at most
+_SAMPLE_ROWS = 2**11  # rows that they are, at most: where dimensions are few, more rows give no better directions
 _CELLS = 64  # groups that training rows are sorted into
 
 
@@ -96,7 +97,7 @@ class Basis:
 
     def __init__(self, rows: np.ndarray, metric: str, rank: int, queries: np.ndarray | None = None):
         self.metric, d = metric, rows.shape[1]
-        most = max(2, SAMPLE // d)
+        most = max(2, min(_SAMPLE_ROWS, SAMPLE // d))
         if queries is None:
             rows = rows[spread(len(rows), most)]
         else:
@@ -107,7 +108,8 @@ class Basis:
         rows[wrong], length[wrong] = 0, 0
         self.factor = 1.0 if metric == "cosine" or not length.any() else 2.0 ** -np.frexp(length.max())[1]
         scaled = np.empty(rows.shape, np.float32)
-        np.multiply(rows, self.scale(length)[:, None], out=scaled, casting="same_kind")
+        scale, nothing, drop = frozen(self.scale(length)), np.zeros(d, np.float32), np.zeros(len(rows))
+        in_threads(lambda part: subtract_center(rows[part], scale[part], nothing, scaled[part], drop[part]), len(rows))
         self.center = scaled.mean(0, dtype=np.float64).astype(np.float32)
         self.directions = self.landmarks = np.empty((0, 0), np.float32)
         self.rank, self.oblique = min(rank, d, len(rows)), 0.0

@@ -1,11 +1,17 @@
 """The benchmark's tables: seconds, ratios, memory, and whether the ways agree."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from .benchmark_stages import STAGES
+
+SAID = {"choice": "directions found and chosen", "projection": "all rows projected and sorted",
+        "products": "the coarse bound", "picking": "candidates picked, the fine bound",
+        "first": "rows that begin the lists", "distances": "exact distances, in float64"}
 ROWS = {"forward": "the bare forward pass", "limit": "and the products of brute force",
         "paper": "the paper's procedure: for each layer a pass, for each k a scikit-learn classifier",
         "sklearn": "for each layer a pass and one scikit-learn search",
@@ -80,3 +86,59 @@ def _ours_to(row, found):
         return seconds[ROWS["engine=bounded"]] / seconds[ROWS[row]]
     except KeyError:
         return float("nan")
+
+
+# --- as the results page shows them ---------------------------------------------------------------------------------
+
+
+def benchmark_tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """{name of its place: table} of the benchmarks kept in `folder`, one for each data set."""
+    tables = {}
+    for file in sorted(folder.glob("*/table.csv")):
+        name, table = file.parent.name, pd.read_csv(file)
+        tables[f"benchmark {name}"] = benchmark_table(table)
+        layers, about = pd.read_csv(file.parent / "layers.csv"), json.loads((file.parent / "about.json").read_text())
+        if STAGES[0] in layers:
+            tables[f"stages {name}"] = stages_table(table, layers, about)
+        if (explanations := file.parent / "explanations.csv").exists():
+            tables[f"explanations {name}"] = pd.read_csv(explanations).round(2).fillna("")
+    return tables
+
+
+def benchmark_table(table: pd.DataFrame) -> pd.DataFrame:
+    """What is shown of a benchmark's table.csv: seconds of each way, beside the forward pass, and peak memory."""
+    def number(value: float, digits: int) -> str:
+        return "" if pd.isna(value) else f"{value:,.{digits}f}"
+
+    default = r"^ours, (engine shortlist|bounded search)$"  # the former and the present name of the default engine
+    ways = table["way"].str.replace(default, "**this package**", regex=True).str.replace("ours", "this package")
+    return pd.DataFrame({
+        "way": ways, "seconds": [number(value, 0) for value in table["seconds"]],
+        "× forward pass": [number(value, 1 if 1 < value < 10 else 0) for value in table["x forward"]],
+        "peak GiB": [number(value, 1) for value in table["peak GiB"]],
+        "measured on (queries)": [number(value, 0) for value in table["queries"]],
+        "votes that differ": table["other votes"].fillna("") if "other votes" in table else ""})
+
+
+def stages_table(table: pd.DataFrame, layers: pd.DataFrame, about: dict[str, Any]) -> pd.DataFrame:
+    """Where the bounded search spends its time: seconds, share and rate of each stage.
+
+    table, layers, about: as the benchmark keeps them. Rates are of what a stage has to do at least: 2·n·d·R operations
+    for the projection of n rows, 2·n·m·(r + 2) for the products, 4·d bytes for the rows of each exact distance.
+    """
+    ours, limit = (layers[layers["way"] == way] for way in ("engine=bounded", "limit"))
+    seconds = table.set_index("way")["seconds"]
+    m, n = about["test images"], about["training images"]
+    whole, forward = seconds[ROWS["engine=bounded"]], seconds[ROWS["forward"]]
+    peak = 2 * m * n * (limit["dimension"] / limit["seconds"]).max() / 1e9
+    spent = ours[list(STAGES)].sum()
+    work = {"projection": (2 * (n + m) * ours["dimension"] * ours["directions"]).sum() / 1e9,
+            "products": (2 * n * m * (ours["coarse"] + 2)).sum() / 1e9,
+            "distances": (4 * n * m * ours["exact"] * ours["dimension"]).sum() / 1e9}
+    rates = {stage: f"{work[stage] / spent[stage]:,.0f} {unit}" for stage, unit in (
+        ("projection", f"of {peak:,.0f} GFLOP/s"), ("products", f"of {peak:,.0f} GFLOP/s"), ("distances", "GB/s"))}
+    rows = {"the bare forward pass": forward, "embeddings kept, and all else": whole - forward - ours["seconds"].sum(),
+            **{SAID[stage]: spent[stage] for stage in STAGES}, "the whole sweep": whole}
+    return pd.DataFrame({"stage": [*rows], "seconds": [f"{value:.1f}" for value in rows.values()],
+                         "%": [f"{100 * value / whole:.0f}" for value in rows.values()],
+                         "rate": ["", "", *[rates.get(stage, "") for stage in STAGES], ""]})

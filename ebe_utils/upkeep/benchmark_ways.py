@@ -22,6 +22,7 @@ from ..search.kernels import exact_distances
 from ..tables import KS
 from ..training import train
 from .benchmark_engines import ENGINES
+from .benchmark_stages import timed
 
 WAYS = ("limits", "sklearn", "faiss-flat", "captum", "engine=faiss", "engine=torch", "engine=bounded")
 K = 50
@@ -153,7 +154,8 @@ class Bench:
         few = np.arange(min(64, m, n))  # compiles the kernels, which happens once in an installation
         layer_neighbors(self.model, self.train.subset(few), self.test.subset(few), self.layers[-1:], 1, **options)
         start = time.perf_counter()
-        got = layer_neighbors(self.model, self.train, self.test.subset(rows), self.layers, self.k, **options)
+        with timed():
+            got = layer_neighbors(self.model, self.train, self.test.subset(rows), self.layers, self.k, **options)
         spent = time.perf_counter() - start
         search = {layer: note.pop("seconds") for layer, note in got.notes.items()}
         rest = (spent - sum(search.values())) * (n + m) / (n + len(rows))  # the pass over the images

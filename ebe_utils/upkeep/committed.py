@@ -17,6 +17,7 @@ from ..study.figures import accuracy_figure, save_figure, style
 from ..study.run import Run
 from ..study.step import RunError, changed_output, notebook_of, read_manifest
 from .audits import audits_table
+from .benchmark_tables import benchmark_tables
 from .candidates import candidates_table, profiles_table
 from .domain_tables import domains_table, growth_table, labels_table, transfer_table
 from .frontiers import draw_frontier, frontier_table
@@ -147,8 +148,7 @@ def _tables(root: Path) -> dict[str, pd.DataFrame]:
         tables |= {"domains": domains_table(root), "transfer": transfer_table(root), "labelled": labels_table(root)}
     if (Path(root) / "growth" / "growth.csv").exists():
         tables["growth"] = growth_table(pd.read_csv(Path(root) / "growth" / "growth.csv"))
-    for file in sorted((Path(root) / "benchmark").glob("*/table.csv")):
-        tables[f"benchmark {file.parent.name}"] = benchmark_table(pd.read_csv(file))
+    tables |= benchmark_tables(Path(root) / "benchmark")
     if len(frontiers := results.kept_frontiers(root)):
         tables["frontier"] = frontier_table(frontiers)
     if len(fast := results.kept_frontiers(root, "frontier_fast")):
@@ -187,21 +187,6 @@ def texts_table(root: Path = REFERENCE, figures: Path = CHECKOUT / "figures") ->
             rows.append([name, len(folders), what, *shown])
     names = ["accuracy", "agreement", "on the network's mistakes", "nearest has the same fine class"]
     return pd.DataFrame(rows, columns=["data", "seeds", "predictor", *names])
-
-
-def benchmark_table(table: pd.DataFrame) -> pd.DataFrame:
-    """What is shown of a benchmark's table.csv: seconds of each way, beside the forward pass, and peak memory."""
-    def number(value: float, digits: int) -> str:
-        return "" if pd.isna(value) else f"{value:,.{digits}f}"
-
-    default = r"^ours, (engine shortlist|bounded search)$"  # the former and the present name of the default engine
-    ways = table["way"].str.replace(default, "**this package**", regex=True).str.replace("ours", "this package")
-    return pd.DataFrame({
-        "way": ways, "seconds": [number(value, 0) for value in table["seconds"]],
-        "× forward pass": [number(value, 1 if 1 < value < 10 else 0) for value in table["x forward"]],
-        "peak GiB": [number(value, 1) for value in table["peak GiB"]],
-        "measured on (queries)": [number(value, 0) for value in table["queries"]],
-        "votes that differ": table["other votes"].fillna("") if "other votes" in table else ""})
 
 
 def markdown(table: pd.DataFrame) -> str:
