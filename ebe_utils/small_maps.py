@@ -34,7 +34,11 @@ def _conv_forward(self, x):
     size = [(size + 2 * pad - kernel) // stride + 1 for size, pad, kernel, stride in
             zip(x.shape[2:], self.padding, self.kernel_size, self.stride, strict=True)]
     if size[0] * size[1] <= 4 or self.kernel_size == (1, 1):
-        return _SmallMaps.apply(x, self.weight, self.stride, self.padding)
+        weight = self.weight
+        if torch.is_autocast_enabled("cpu"):
+            x, weight = (part.to(torch.get_autocast_dtype("cpu")) for part in (x, weight))
+        with torch.autocast("cpu", enabled=False):
+            return _SmallMaps.apply(x, weight, self.stride, self.padding)
     return F.conv2d(x, self.weight, None, self.stride, self.padding)
 
 

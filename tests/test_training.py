@@ -316,7 +316,8 @@ def test_more_epochs_go_on_from_the_state(stripes, tmp_path, new_net):
 
 
 @pytest.mark.parametrize("change", [{"batch_size": 8}, {"learning_rate": 0.01}, {"optimizer": "sgd"}, {"seed": 1},
-                                    {"augment": True}, {"schedule": "linear"}, {"weight_decay": 0.1}])
+                                    {"augment": True}, {"schedule": "linear"}, {"weight_decay": 0.1},
+                                    {"precision": "bfloat16"}])
 def test_state_of_other_settings_is_refused(stripes, tmp_path, change, new_net):
     quick(new_net(), stripes[0], state=tmp_path / "state")
     with pytest.raises(ValueError, match=f"other settings.*{next(iter(change))}.*then.*now.*delete the file"):
@@ -350,6 +351,7 @@ def test_state_of_something_else_is_refused(stripes, tmp_path, new_net):
     ({"epochs": 0}, ValueError, "of at least 1"), ({"epochs": 1.5}, TypeError, "is a float"),
     ({"batch_size": 1}, ValueError, "of at least 2"), ({"seed": -1}, ValueError, "of at least 0"),
     ({"schedule": "cosine"}, ValueError, "choose one of constant, linear"),
+    ({"precision": "float16"}, ValueError, "choose one of auto, float32, bfloat16"),
     ({"optimizer": "adan"}, ValueError, "Did you mean 'adam'"), ({"device": "gpu"}, ValueError, "cannot be used")])
 def test_settings_that_are_refused(stripes, options, error, words, new_net):
     with pytest.raises(error, match=words):
@@ -393,6 +395,37 @@ def test_fast_convolutions_pass_gradcheck():
     x, weight = (torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1),
                              requires_grad=True) for shape in ((2, 2, 3, 4), (3, 2, 2, 3)))
     assert torch.autograd.gradcheck(lambda x, w: _SmallMaps.apply(x, w, (1, 2), (1, 1)), (x, weight))
+
+
+def test_fast_convolutions_in_bfloat16_are_as_near_as_torchs_own():
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(8, 64, 2, 2, generator=generator)
+    conv = nn.Conv2d(64, 32, 3, padding=1, bias=False)
+    nn.init.normal_(conv.weight, generator=generator)
+
+    def results():
+        conv.zero_grad()
+        out = conv(x)
+        out.float().square().sum().backward()
+        return out.detach(), conv.weight.grad.clone()
+
+    exact = results()
+    with torch.autocast("cpu", torch.bfloat16):
+        torchs = results()
+        with fast_convolutions(conv):
+            ours = results()
+    assert ours[0].dtype == torchs[0].dtype == torch.bfloat16 and ours[1].dtype == torch.float32
+    for mine, theirs, right in zip(ours, torchs, exact, strict=True):
+        assert not torch.equal(mine.float(), right)
+        assert (mine - right).norm() < 2 * (theirs - right).norm() < 0.02 * right.norm()
+
+
+def test_a_training_in_bfloat16_learns_as_well(stripes, new_net):
+    exact, auto, half = (quick(new_net(), stripes[0], epochs=8, precision=precision)
+                         for precision in ("float32", "auto", "bfloat16"))
+    assert same_weights(exact, auto) and not same_weights(exact, half)
+    assert all(value.dtype != torch.bfloat16 for value in half.state_dict().values())
+    assert evaluate(half, stripes[1])["test_accuracy"] > evaluate(exact, stripes[1])["test_accuracy"] - 0.05
 
 
 def test_fast_convolutions_of_the_whole_network(small, monkeypatch):

@@ -29,7 +29,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "Adam, decay 0.0005": {"weight_decay": 5e-4}, "linear schedule": {"schedule": "linear"},
     "augmented": {"augment": True}, "SGD, linear, augmented": {"optimizer": "sgd", "schedule": "linear",
                                                                 "augment": True},
-    "three channels": {"channels": 3}, "cifar stem": {"stem": "cifar"}}
+    "three channels": {"channels": 3}, "cifar stem": {"stem": "cifar"}, "bfloat16": {"precision": "bfloat16"}}
 # Arguments of `layer_neighbors`; "batch norm" takes the module after each convolution.
 READINGS: dict[str, dict[str, Any]] = {DEFAULT: {}, "batch norm": {}, "pooled": {"pooling": "avg"},
                                        "Euclidean": {"metric": "euclidean"}}
