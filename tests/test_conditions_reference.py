@@ -4,18 +4,26 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 
-from ebe_utils.study.condition_figures import over_epochs, variance_figure
-from ebe_utils.study.conditions import (
+from ebe_utils.study.cases import (
     CLAIMS,
     KINDS,
+    RECIPE,
+    all_cases,
+    score_recipes,
+    verdicts_in_three_parts,
+    when_claims_hold,
+)
+from ebe_utils.study.claims import judge_claims
+from ebe_utils.study.condition_figures import over_epochs, variance_figure
+from ebe_utils.study.conditions import (
     kept_recipes,
     kept_snapshots,
     layer_15_table,
     leads,
     recipes_table,
     steadiness,
-    when_claims_hold,
 )
 from ebe_utils.study.recipes import READINGS, RECIPES
 from ebe_utils.study.run import Run
@@ -69,7 +77,7 @@ class TestSnapshots:
 
 def test_counts_of_claims_are_those_of_the_tables():
     verdicts, recipes = kept_snapshots("verdicts"), kept_recipes("claims")
-    table = when_claims_hold(Run.kept(REFERENCE).values(), verdicts, recipes)
+    table = when_claims_hold(all_cases(Run.kept(REFERENCE).values(), verdicts, recipes))
     assert {text.split(":")[0] for text in table["claim"]} == set(CLAIMS)
     for row in table.to_dict("records"):
         claim, dataset = row["claim"].split(":")[0], row["data set"]
@@ -80,6 +88,87 @@ def test_counts_of_claims_are_those_of_the_tables():
         whole = [run for run in Run.kept(REFERENCE).values()
                  if run.parameters.profile == "paper" and run.parameters.dataset == dataset]
         assert sum(map(int, row["at the recipe"].split(" / "))) == len(whole)
+
+
+def test_verdicts_in_three_parts_are_those_of_the_tables():
+    verdicts, recipes = kept_snapshots("verdicts"), kept_recipes("claims")
+    runs = [run for run in Run.kept(REFERENCE).values() if run.parameters.profile == "paper"]
+    table = verdicts_in_three_parts(all_cases(runs, verdicts, recipes))
+    assert {text.split(":")[0] for text in table["claim"]} == set(CLAIMS)
+    for row in table.to_dict("records"):
+        claim, dataset = row["claim"].split(":")[0], row["data set"]
+        of = [judge_claims(pd.read_csv(run.file(run.parameters.sweep_step, "together.csv"), index_col=0),
+                           dataset).set_index("claim")["verdict"][claim] for run in runs
+              if run.parameters.dataset == dataset]
+        assert row["at the paper's recipe"] == ", ".join(
+            f"{kind} ({of.count(kind)} of {len(of)})" for kind in KINDS if kind in of)
+        last = verdicts[(verdicts["claim"] == claim) & verdicts["run"].str.startswith(dataset)
+                        & (verdicts["snapshot"] == "60")]["verdict"]
+        others = recipes[(recipes["claim"] == claim) & (recipes["dataset"] == dataset)
+                         & (recipes["reading"] == "as here")]["verdict"]
+        ends = [*of, *last, *others]
+        low, high = wilson(ends.count("holds"), len(ends))
+        assert row["how sure"] == (f"{100 * ends.count('holds') / len(ends):.0f} % ({100 * low:.0f} to "
+                                   f"{100 * high:.0f}) of {len(ends)}")
+
+
+def wilson(hits, n):
+    """Wilson's interval, written out."""
+    p, z = hits / n, norm.ppf(0.975)
+    middle, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    return (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
+
+
+def case(claim="8", verdict="holds", condition="", training="a", source="while training", ends=False, dataset="mnist"):
+    return {"claim": claim, "dataset": dataset, "verdict": verdict, "training": training, "source": source,
+            "condition": condition, "ends": ends}
+
+
+def test_three_parts_by_hand():
+    whole = {"source": RECIPE, "condition": "60 epochs, whole data", "ends": True}
+    table = verdicts_in_three_parts(pd.DataFrame([
+        case(**whole), case(verdict="undecided", training="b", **whole),
+        case(condition="SGD", ends=True, training="c"), case(condition="SGD", training="d", verdict="does not hold"),
+        case(condition="early"), case(condition="early"), case(condition="early", verdict="undecided"),
+        case(condition="late", verdict="does not hold"), case(verdict="undecided"),
+        case("6", dataset="cifar10"), case("6", dataset="cifar10", ends=True)]))
+    assert table.to_dict("records") == [
+        {"claim": "6: layer 15 drops", "data set": "cifar10", "at the paper's recipe": "no run",
+         "holds when": "always (2 cases)", "does not hold when": "never (2 cases)",
+         "how sure": "100 % (21 to 100) of 1"},
+        {"claim": "8: ten examples lose no accuracy", "data set": "mnist",
+         "at the paper's recipe": "holds (1 of 2), undecided (1 of 2)", "holds when": "early (2 of 3)",
+         "does not hold when": "late (1 of 1)", "how sure": "67 % (21 to 94) of 3"}]
+
+
+def test_cases_say_what_is_not_as_in_the_whole_runs():
+    snapshots = pd.DataFrame({"run": "mnist-paper-seed3", "snapshot": ["1", "8", "60", AVERAGE, "2"], "claim": "8",
+                              "verdict": ["holds", "undecided", "holds", "holds", "does not apply"]})
+    recipes = pd.DataFrame({"recipe": ["as here", "SGD", "as here", "SGD"], "dataset": "mnist", "seed": 1, "claim": "4",
+                            "reading": ["as here", "as here", "pooled", "pooled"], "verdict": "undecided"})
+    cases = all_cases([], snapshots, recipes)
+    assert cases["condition"].tolist() == ["epochs 1 to 5", "epochs 6 to 20", "epochs 21 to 60", "averaged weights",
+                                           "a part of the data", "SGD", "pooled", ""]
+    assert cases["ends"].tolist() == [False, False, True, False, True, True, False, False]
+    assert cases["training"].tolist() == ["mnist-paper-seed3"] * 4 + ["mnist-as here-1", "mnist-SGD-1"] * 2
+    assert set(cases["dataset"]) == {"mnist"}
+
+
+def test_recipes_are_scored_beside_chance():
+    def rows(recipe, verdicts, **about):
+        return [{"recipe": recipe, "reading": "as here", "dataset": "mnist", "seed": 0, "claim": claim,
+                 "verdict": verdict} | about for claim, verdict in zip("12345", verdicts, strict=False)]
+
+    yes, no, other = "holds", "does not hold", "does not apply"
+    table = pd.DataFrame([*rows("a", [yes, no, no, other]), *rows("b", [yes, yes, yes, other]),
+                          *rows("c", [no, "undecided", no, other]), *rows("partly", [yes, yes])])
+    found = score_recipes(table, draws=4000).set_index("recipe")
+    assert found["hold"].to_dict() == {"b": 3, "a": 1, "c": 0} and (found["of"] == 3).all()
+    # Claim 1 holds in two of three places, claims 2 and 3 in one each: every way to deal them.
+    dealt = [np.bincount([*pair, x, y], minlength=3).max() for pair in ((0, 1), (0, 2), (1, 2)) for x in range(3)
+             for y in range(3)]
+    assert found.loc["b", "at least"] == pytest.approx(np.mean(np.array(dealt) >= 3), abs=0.03)
+    assert found.loc["a", "at least"] == 1 and found["expected"].iloc[0] == pytest.approx(np.mean(dealt), abs=0.03)
 
 
 def test_leads_and_steadiness_are_hand_counts():

@@ -271,7 +271,8 @@ def test_the_results_page_is_updated_between_its_comments(kept, tmp_path, monkey
     shutil.copytree(CHECKOUT / "data" / "reference" / "benchmark" / "mnist", root / "benchmark" / "mnist")
     monkeypatch.setattr("ebe_utils.upkeep.committed.results.taps_table", lambda runs: pd.DataFrame({"taken at": []}))
     places = {name: f"<!-- {name} -->\nold\n<!-- end of {name} -->\n"
-              for name in (*names, "taps", "evaluation", "choices", "benchmark mnist")}
+              for name in (*names, "taps", "evaluation", "choices", "stages mnist", "explanations mnist",
+                           "benchmark mnist")}
     page.write_text("before\n" + "between\n".join(places.values()) + "after\n")
     update_results(page, root)
     text = page.read_text()

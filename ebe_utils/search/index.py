@@ -20,6 +20,7 @@ BLOCK = 2**21  # values of the training rows that brute force takes at a time
 _SMALL = 2**18  # values of training rows up to which directions do not pay
 _SAMPLE = 4096  # rows that the directions are fitted to, or one in 16
 _DIRECTIONS, _COARSE = 128, 32  # of the fine and of the coarse bound, at most
+_WIDE = 2**13  # dimensions from which twice as many directions cost little beside the embeddings
 _PROBES = 16  # rows whose lengths a saved state keeps, to know its embeddings again
 _STATE = ("about", "center", "directions", "numbers", "scale", "order", "coarse", "fine", "probe")
 
@@ -44,7 +45,7 @@ class Index:
         self.shape = self.train.shape
         self.basis: Basis | None = None
         n, d = self.shape
-        rank = min(_DIRECTIONS, d // 6, n // 4)
+        rank = _rank(n, d)
         rank *= metric in ("cosine", "euclidean") and self.device.type == "cpu" and n * d > _SMALL and rank >= 16
         rank *= self._fits(rank, memory_budget)
         if rank:
@@ -125,7 +126,7 @@ class Index:
     def _prepare(self, train: Any, rank: int) -> None:
         """Directions and bounds, from a part of the rows at a time."""
         n, d = self.shape
-        at = spread(n, min(max(_SAMPLE, n // 16), max(1, SAMPLE // d)))
+        at = spread(n, min(max(_SAMPLE, n // 16), max(8 * rank, SAMPLE // d)))
         some = np.empty((len(at), d), np.float32)
         for i in range(0, len(at), 256):
             some[i:i + 256] = self.train[at[i:i + 256]]
@@ -167,8 +168,12 @@ def bytes_of_bounds(n: int, d: int, rank: int | None = None) -> int:
 
     rank: of the fine bound; None for that which an index has by itself. 0 where nothing is made ready.
     """
-    rank = min(_DIRECTIONS, d // 6, n // 4) * (n * d > _SMALL) if rank is None else rank
-    return (n * (8 * (rank + 4) + 48) + 5 * 4 * min(n * d, SAMPLE)) if rank else 0
+    rank = _rank(n, d) * (n * d > _SMALL) if rank is None else rank
+    return (n * (8 * (rank + 4) + 48) + 5 * 4 * min(n * d, max(8 * rank * d, SAMPLE))) if rank else 0
+
+
+def _rank(n: int, d: int) -> int:
+    return min(_DIRECTIONS * (1 + (d >= _WIDE)), d // 6, n // 4)
 
 
 def _probe(rows: np.ndarray) -> np.ndarray:

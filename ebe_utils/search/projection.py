@@ -10,7 +10,7 @@ from .kernels import CHUNK, EPS, frozen, in_threads, lengths, row_squares, subtr
 from .rows import check_lengths
 
 SAMPLE = 2**23  # values that the directions are fitted to, at most
-_SAMPLE_ROWS = 2**11  # rows that they are, at most: where dimensions are few, more rows give no better directions
+_SAMPLE_ROWS = 2**11  # rows that a single search takes for them: its directions need not last
 _CELLS = 64  # groups that training rows are sorted into
 
 
@@ -90,17 +90,17 @@ class Basis:
     """Centre and leading principal directions of rows; rank 0 for none, which leaves the bound to d.
 
     rows: (n, d) float32; rank: directions wanted, of which fewer are found in fewer rows; queries: further rows
-    to fit the directions to. Of both a sample is used that is spread evenly. Directions that cannot be found, as when
-    all rows are equal, are none. factor: power of two that euclidean rows are multiplied with, so that float32 squares
-    do not overflow.
+    to fit the directions to; of both a sample is then used that is spread evenly. Directions that cannot be found, as
+    when all rows are equal, are none. factor: power of two that euclidean rows are multiplied with, so that float32
+    squares do not overflow.
     """
 
     def __init__(self, rows: np.ndarray, metric: str, rank: int, queries: np.ndarray | None = None):
         self.metric, d = metric, rows.shape[1]
-        most = max(2, min(_SAMPLE_ROWS, SAMPLE // d))
         if queries is None:
-            rows = rows[spread(len(rows), most)]
+            rows = rows.copy()
         else:
+            most = max(2, min(_SAMPLE_ROWS, SAMPLE // d))
             part = queries[spread(len(queries), max(most // 2, most - len(rows)))]
             rows = np.concatenate([rows[spread(len(rows), most - len(part))], part])
         length = lengths(rows)

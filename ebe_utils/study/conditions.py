@@ -1,23 +1,12 @@
-"""When the paper's claims hold: by the recipe, over training, and over recipes, read from committed tables."""
+"""Networks over training and over recipes, read from committed tables: who leads, how steady, and layer 15."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ..paths import reference_root
-from .claims import judge_claims
-from .results import run_table
-from .run import Run
 from .snapshots import AVERAGE
-
-# The claims and readings, in short; which data set each is about is decided by `judge_claims`.
-CLAIMS = {"1a": "all layers but the first beat the network", "1b": "all but the last beat it",
-          "2a": "layers 9 to 20 beat it", "2b": "layers 1 to 9 beat it", "3": "a middle layer is best",
-          "4": "the layer matters more than k", "5": "layers 16 and 19 are on a par with the network",
-          "6": "layer 15 drops", "7": "k = 10 is the compromise", "8": "ten examples lose no accuracy"}
-KINDS = ("holds", "undecided", "does not hold")
 
 
 def kept_snapshots(table: str, root: str | Path | None = None) -> pd.DataFrame:
@@ -31,39 +20,6 @@ def kept_recipes(table: str, root: str | Path | None = None) -> pd.DataFrame:
     """The claims or the layers of all trainings by other recipes."""
     file = Path(root or reference_root() / "recipes") / f"{table}.csv"
     return pd.read_csv(file, dtype={"claim": str}) if file.exists() else pd.DataFrame()
-
-
-def when_claims_hold(runs: Iterable[Run], snapshots: pd.DataFrame, recipes: pd.DataFrame) -> pd.DataFrame:
-    """For each claim and data set in how many cases it holds / is undecided / does not hold.
-
-    Columns: claim, data set; at the recipe, over whole runs with different seeds; while training, over the epochs of
-    `snapshots` (verdicts, without the averaged networks); averaged, of the averaged networks; other recipes, over the
-    trainings and readings of `recipes` (claims). A cell "2 / 1 / 0" means 2 hold, 1 undecided, 0 do not; "–": none.
-    """
-    parts = []
-    for run in runs:
-        if run.parameters.profile == "paper":
-            together = run_table(run, "together.csv", index_col=0)
-            dataset = run.parameters.dataset
-            parts.append(judge_claims(together, dataset)[["claim", "verdict"]].assign(
-                dataset=dataset, column="at the recipe"))
-    if len(snapshots):
-        epochs = snapshots.assign(dataset=snapshots["run"].str.split("-").str[0], column=np.where(
-            snapshots["snapshot"] == AVERAGE, "averaged", "while training"))
-        parts.append(epochs[["claim", "verdict", "dataset", "column"]])
-    if len(recipes):
-        parts.append(recipes[["claim", "verdict", "dataset"]].assign(column="other recipes"))
-    cases = pd.concat(parts, ignore_index=True)
-    cases = cases[cases["verdict"].isin(KINDS)]
-    rows = []
-    for claim, words in CLAIMS.items():
-        for dataset, part in cases[cases["claim"] == claim].groupby("dataset"):
-            counts = {column: " / ".join(str((of["verdict"] == kind).sum()) for kind in KINDS)
-                      for column, of in part.groupby("column")}
-            rows.append({"claim": f"{claim}: {words}", "data set": dataset,
-                         **{column: counts.get(column, "–") for column in
-                            ("at the recipe", "while training", "averaged", "other recipes")}})
-    return pd.DataFrame(rows)
 
 
 def leads(layers: pd.DataFrame, k: int = 10) -> pd.DataFrame:

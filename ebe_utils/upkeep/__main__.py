@@ -12,11 +12,12 @@ from ..study.notebooks import run_notebooks
 from ..study.parameters import Parameters
 from ..study.recipes import RECIPES
 from ..study.run import Run
+from ..study.shortcuts import SHORTCUTS
 from ..study.step import notebook_of
 from .audits import SHARES, keep_audit
 from .candidates import keep_candidates
 from .committed import REFERENCE, keep_domain_run, keep_results, update_results
-from .conditions import keep_recipe, keep_snapshots
+from .conditions import keep_recipe, keep_shortcuts, keep_snapshots
 from .course import write_course
 from .drawing import draw
 from .explorers import keep_explorers
@@ -42,6 +43,8 @@ COMMANDS: dict[str, tuple[str, tuple[str, str] | None, str]] = {
                   ("RUN", "as of a run's folder: fashion_mnist-paper-seed1"), "+"),
     "recipes": ("judge the claims by other recipes on parts of data sets",
                 ("DATASET", "mnist, fashion_mnist, cifar10"), "+"),
+    "shortcuts": ("train networks with other shortcuts, and see how their layers lie",
+                  ("DATASET", "mnist, fashion_mnist, cifar10"), "+"),
     "course": ("write build/course: notebooks for students, solutions, slides", None, ""),
     "explorers": ("keep what the explorers that the site embeds show", _TRAINED, "+"),
     "similarities": ("keep the maps that notebook 11 shows of CIFAR-10", _TRAINED, "+"),
@@ -61,7 +64,8 @@ def parser() -> argparse.ArgumentParser:
             made[name].add_argument("names", nargs=many, metavar=names[0], help=names[1])
     made["frontier"].add_argument("--refits", type=int, default=25,
                                   help="mistakes whose last layer is refitted (%(default)s)")
-    made["recipes"].add_argument("--seeds", type=int, default=1, help="seeds of each (%(default)s)")
+    for name in ("recipes", "shortcuts"):
+        made[name].add_argument("--seeds", type=int, default=1, help="seeds of each (%(default)s)")
     made["recipes"].add_argument("--recipe", action="append", choices=tuple(RECIPES),
                                  help="only this one; may be given again")
     made["audits"].add_argument("--share", action="append", type=float,
@@ -90,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                      "hubness": lambda: [keep_hubness(name) for name in options.names],
                      "audits": lambda: [keep_audit(name, share) for share in options.share or SHARES
                                         for name in options.names],
-                     "recipes": lambda: _recipes(options),
+                     "recipes": lambda: _recipes(options), "shortcuts": lambda: _shortcuts(options),
                      "frontier": lambda: [keep_frontier(name, options.refits) for name in options.names]}.get(
         options.command, lambda: _keep(options)))
 
@@ -105,6 +109,13 @@ def _recipes(options: argparse.Namespace) -> None:
         for recipe in options.recipe or RECIPES:
             for dataset in options.names:
                 keep_recipe(dataset, recipe, seed)
+
+
+def _shortcuts(options: argparse.Namespace) -> None:
+    for seed in range(options.seeds):
+        for shortcuts in SHORTCUTS:
+            for dataset in options.names:
+                keep_shortcuts(dataset, shortcuts, seed)
 
 
 def _keep(options: argparse.Namespace) -> None:

@@ -101,7 +101,7 @@ def benchmark_tables(folder: Path) -> dict[str, pd.DataFrame]:
         if STAGES[0] in layers:
             tables[f"stages {name}"] = stages_table(table, layers, about)
         if (explanations := file.parent / "explanations.csv").exists():
-            tables[f"explanations {name}"] = pd.read_csv(explanations).round(2).fillna("")
+            tables[f"explanations {name}"] = pd.read_csv(explanations).round(2).astype(object).fillna("")
     return tables
 
 

@@ -12,7 +12,8 @@ import pandas as pd
 from ..files import write_text
 from ..paths import runs_root
 from ..study import results
-from ..study.conditions import kept_recipes, kept_snapshots, layer_15_table, recipes_table, steadiness, when_claims_hold
+from ..study.cases import all_cases, score_recipes, verdicts_in_three_parts, when_claims_hold
+from ..study.conditions import kept_recipes, kept_snapshots, layer_15_table, recipes_table, steadiness
 from ..study.figures import accuracy_figure, save_figure, style
 from ..study.run import Run
 from ..study.step import RunError, changed_output, notebook_of, read_manifest
@@ -160,7 +161,9 @@ def _tables(root: Path) -> dict[str, pd.DataFrame]:
         tables["profiles"] = table
     if len(verdicts := kept_snapshots("verdicts", Path(root) / "snapshots")):
         recipes = kept_recipes("claims", Path(root) / "recipes")
-        tables["when"] = when_claims_hold(runs, verdicts, recipes)
+        cases = all_cases(runs, verdicts, recipes)
+        tables["when"], tables["verdicts in parts"] = when_claims_hold(cases), verdicts_in_three_parts(cases)
+        tables["best recipes"] = score_recipes(recipes).head(5).round(2)
         tables["recipes"] = recipes_table(kept_recipes("layers", Path(root) / "recipes")).round(3)
         tables["layer 15"] = layer_15_table(kept_snapshots("geometry", Path(root) / "snapshots"))
         steady = steadiness(kept_snapshots("layers", Path(root) / "snapshots"))

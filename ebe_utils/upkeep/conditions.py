@@ -12,6 +12,7 @@ from ..geometry import layer_geometry
 from ..layer_neighbors import layer_neighbors
 from ..study.recipes import RECIPES, judge_readings, train_recipe
 from ..study.run import Run
+from ..study.shortcuts import judge_shortcuts
 from ..study.snapshots import (
     AVERAGE,
     EPOCHS,
@@ -23,7 +24,7 @@ from ..study.snapshots import (
 )
 from .publishing import REFERENCE
 
-SNAPSHOTS, GRID = REFERENCE / "snapshots", REFERENCE / "recipes"
+SNAPSHOTS, GRID, SHORTCUTS = REFERENCE / "snapshots", REFERENCE / "recipes", REFERENCE / "shortcuts"
 N_TRAIN, N_TEST, GRID_EPOCHS = 10_000, 2_000, 20  # of each training of the grid
 LAYERS = (12, 14, 15, 16, 20)  # around layer 15, and the other second convolutions that drop or do not
 SAMPLE = 5_000, 1_000  # images by which the geometry of a snapshot's layers is measured
@@ -87,9 +88,26 @@ def keep_recipe(dataset: str, recipe: str, seed: int = 0, folder: Path = GRID, n
     parts = random_part(*load_dataset(dataset, seed=seed), n_train, n_test, seed)
     model, train_set, test_set = train_recipe(recipe, *parts, epochs, seed)
     for name, table in zip(("claims", "layers"), judge_readings(model, train_set, test_set, dataset), strict=True):
-        others, _ = _rows(folder / f"{name}.csv", about)
-        table = table.assign(**about)[[*about, "reading", *table.columns.drop("reading")]]
-        write_text(folder / f"{name}.csv", pd.concat([others, table]).to_csv(index=False, float_format="%.5g"))
+        _add(folder / f"{name}.csv", table, about)
+
+
+def keep_shortcuts(dataset: str, shortcuts: str, seed: int = 0, folder: Path = SHORTCUTS, n_train: int = N_TRAIN,
+                   n_test: int = N_TEST, epochs: int = GRID_EPOCHS) -> None:
+    """`judge_shortcuts` on a part of a data set, added to blocks.csv in `folder`, unless its rows are there."""
+    about = {"dataset": dataset, "shortcuts": shortcuts, "seed": seed}
+    if len(_rows(folder / "blocks.csv", about)[1]):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = random_part(*load_dataset(dataset, seed=seed), n_train, n_test, seed)
+    _add(folder / "blocks.csv", judge_shortcuts(shortcuts, *parts, epochs, seed), about)
+
+
+def _add(file, table, about):
+    """Add the rows about one training to a table, in place of those that are there."""
+    others, _ = _rows(file, about)
+    columns = [*about, *[name for name in ("reading",) if name in table]]
+    table = table.assign(**about)[[*columns, *[name for name in table if name not in columns]]]
+    write_text(file, pd.concat([others, table]).to_csv(index=False, float_format="%.5g"))
 
 
 def _rows(file, about):

@@ -1,0 +1,94 @@
+"""ResNet18 with other shortcuts: what a block adds, and how its layers are judged."""
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ebe_utils.data import scale
+from ebe_utils.datasets import load_dataset
+from ebe_utils.geometry import layer_geometry
+from ebe_utils.model import resnet18_for
+from ebe_utils.study.recipes import DEFAULT
+from ebe_utils.study.shortcuts import SHORTCUTS, block_layers, judge_shortcuts, resnet18_with, shortcuts_table
+from ebe_utils.training import train
+from ebe_utils.upkeep import conditions
+
+
+@pytest.fixture(scope="module")
+def small():
+    return load_dataset("digits", n_train=120, n_test=40)
+
+
+@pytest.mark.parametrize("shortcuts, convolutions", [(DEFAULT, 20), ("convolutions", 25), ("inputs", 17), ("none", 17)])
+def test_all_else_is_as_in_the_usual_network(small, shortcuts, convolutions):
+    model, usual = resnet18_with(shortcuts, small[0], seed=3), resnet18_for(small[0], seed=3)
+    assert sum(isinstance(module, nn.Conv2d) for module in model.modules()) == convolutions
+    mine = model.state_dict()
+    for name, value in usual.state_dict().items():
+        if name in mine:
+            torch.testing.assert_close(mine[name], value)
+    assert {name for name in usual.state_dict() if ".downsample" not in name} <= set(mine)
+    assert model(scale(small[0].images[:4])).shape == (4, 10)
+    assert shortcuts in SHORTCUTS
+
+
+def block_without_its_shortcut(block, x):
+    return block.bn2(block.conv2(F.relu(block.bn1(block.conv1(x)))))
+
+
+@pytest.mark.parametrize("shortcuts", SHORTCUTS)
+def test_what_each_block_adds(small, shortcuts):
+    model = resnet18_with(shortcuts, small[0]).eval()
+    for block in (model.layer2[1], model.layer3[0]):  # one of equal sizes, and one that halves
+        x = torch.randn(2, block.conv1.in_channels, 5, 5, generator=torch.Generator().manual_seed(0))
+        added = torch.zeros(2, block.conv2.out_channels, *((3, 3) if block is model.layer3[0] else (5, 5)))
+        if shortcuts == "inputs" or (shortcuts == DEFAULT and block is model.layer2[1]):
+            added[:, :x.shape[1]] = x[:, :, ::block.stride, ::block.stride]
+        elif shortcuts != "none":
+            conv, norm = block.downsample
+            assert conv.kernel_size == (1, 1) and isinstance(norm, nn.BatchNorm2d)
+            added = norm(F.conv2d(x, conv.weight, stride=block.stride))
+        torch.testing.assert_close(block(x), F.relu(block_without_its_shortcut(block, x) + added))
+
+
+def test_shortcuts_that_there_are_not(small):
+    with pytest.raises(ValueError, match="there are no shortcuts 'all'; choose one of as here, convolutions"):
+        resnet18_with("all", small[0])
+
+
+@pytest.mark.parametrize("shortcuts", ["convolutions", "none"])
+def test_layers_have_the_papers_numbers(small, shortcuts):
+    table = judge_shortcuts(shortcuts, *small, epochs=1, seed=1).set_index("layer")
+    assert sorted(table.index) == [6, 7, 9, 10, 11, 12, 14, 15, 16, 17, 19, 20]
+    assert table["network"].nunique() == 1 and table["network"].between(0, 1).all()
+    model = train(resnet18_with(shortcuts, small[0], 1), small[0], epochs=1, seed=1, progress=False)
+    expected = layer_geometry(model, *small, ["layer3.1.conv2"]).iloc[0]
+    assert table.loc[15, "top"] == pytest.approx(expected["top"]) and block_layers(small[0])["layer3.1.conv2"] == 15
+
+
+def test_table_by_hand():
+    rows = [{"dataset": "mnist", "shortcuts": kind, "seed": seed, "layer": layer, "network": 0.5, "top": top,
+             "raw": 0.25, "whitened": 0.5 + seed / 10} for kind, top in (("as here", 0.8), ("none", 0.2))
+            for seed in (0, 1) for layer in (7, 10, 12, 15, 17, 20)]
+    found = shortcuts_table(pd.DataFrame(rows))
+    assert found[["data set", "shortcuts", "seeds", "network"]].values.tolist() == [
+        ["mnist", "as here", 2, "50.0"], ["mnist", "none", 2, "50.0"]]
+    assert found["layer 15"].tolist() == ["80 / +30.0", "20 / +30.0"]
+
+
+def test_networks_are_kept_once(tmp_path, monkeypatch):
+    trained = []
+
+    def judged(shortcuts, train_set, test_set, epochs, seed):
+        trained.append((shortcuts, len(train_set), len(test_set), epochs, seed))
+        return pd.DataFrame({"layer": [15], "top": [0.5]})
+
+    monkeypatch.setattr(conditions, "judge_shortcuts", judged)
+    for shortcuts, seed in (("none", 0), ("inputs", 0), ("none", 0), ("none", 1)):
+        conditions.keep_shortcuts("digits", shortcuts, seed, tmp_path, 100, 50, 2)
+    assert trained == [("none", 100, 50, 2, 0), ("inputs", 100, 50, 2, 0), ("none", 100, 50, 2, 1)]
+    kept = pd.read_csv(tmp_path / "blocks.csv")
+    assert kept.values.tolist() == [["digits", "none", 0, 15, 0.5], ["digits", "inputs", 0, 15, 0.5],
+                                    ["digits", "none", 1, 15, 0.5]]
