@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .conditions import epoch_of, leads
+from .shortcuts import SECOND
 from .snapshots import AVERAGE
 
 COLORS = {9: "#009E73", 12: "#009E73", 14: "#0072B2", 15: "#D55E00", 16: "#CC79A7"}
@@ -54,4 +55,27 @@ def variance_figure(geometry: pd.DataFrame, layers: tuple[int, ...] = (14, 15, 1
     for panel in panels:
         panel.set_xlabel("epoch")
     panels[2].legend(fontsize=7)
+    return figure
+
+
+def shortcuts_figure(table: pd.DataFrame) -> Figure:
+    """What whitening adds to cosine votes at the second convolutions, and how these lie, by the kind of shortcuts.
+
+    table: of `kept_shortcuts`; a line for each kind, the mean over seeds, and a mark for each seed.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(10.5, 3.6), layout="constrained")
+    at = table[table["layer"].isin(SECOND)].assign(lacks=table["whitened"] - table["raw"])
+    for kind, (shortcuts, part) in enumerate(at.groupby("shortcuts", sort=False)):
+        for panel, column in zip(panels, ("top", "lacks"), strict=True):
+            mean = 100 * part.groupby("layer")[column].mean()
+            places = [SECOND.index(layer) for layer in mean.index]
+            panel.plot(places, mean, "-", color=f"C{kind}", label=shortcuts)
+            panel.plot([SECOND.index(layer) for layer in part["layer"]], 100 * part[column], ".", color=f"C{kind}")
+    panels[0].set(title="variance in two directions", ylabel="share of the variance (%)", ylim=(0, 103))
+    panels[1].set(title="what whitening adds to cosine votes", ylabel="accuracy (points)")
+    panels[1].axhline(0, color="black", linewidth=0.8)
+    for panel in panels:
+        panel.set_xticks(range(len(SECOND)), map(str, SECOND))
+        panel.set_xlabel("layer (second convolutions of blocks)")
+    panels[0].legend(title="shortcuts", fontsize=8)
     return figure

@@ -22,6 +22,12 @@ def kept_recipes(table: str, root: str | Path | None = None) -> pd.DataFrame:
     return pd.read_csv(file, dtype={"claim": str}) if file.exists() else pd.DataFrame()
 
 
+def kept_shortcuts(root: str | Path | None = None) -> pd.DataFrame:
+    """`judge_shortcuts` of all networks with other shortcuts, with columns dataset, shortcuts and seed."""
+    file = Path(root or reference_root() / "shortcuts") / "blocks.csv"
+    return pd.read_csv(file) if file.exists() else pd.DataFrame()
+
+
 def leads(layers: pd.DataFrame, k: int = 10) -> pd.DataFrame:
     """How the votes of k examples stand to the network at each snapshot of `layers`.
 
@@ -81,16 +87,21 @@ def layer_15_table(geometry: pd.DataFrame, snapshots: Iterable[str] = ("1", "8",
 def recipes_table(layers: pd.DataFrame, reading: str = "as here") -> pd.DataFrame:
     """What the recipe of the training does to the lead of the layers, and to the variance at layer 15.
 
-    layers: of `kept_recipes`. Columns: dataset, recipe, seed; network, layer 14 (accuracies of the network and of ten
-    votes), agreement (of the latter with the network), ahead (layers more accurate than the network, of 20); top, the
-    share of the variance in two directions at layer 15, and cosine, the mean cosine of two images there. From 0 to 1.
+    layers: of `kept_recipes`. Columns: dataset, recipe, seeds (how many; all else are means over these); network,
+    layer 14 (accuracies of the network and of ten votes), agreement (of the latter with the network), on mistakes (the
+    same where the network is wrong), ahead (layers more accurate than the network, of 20), layer 15 (accuracy of the
+    votes there, minus the mean of those at 14 and 16); top, the share of the variance in two directions at layer 15,
+    and cosine, the mean cosine of two images there. All but the counts from 0 to 1.
     """
     rows = []
     for about, part in layers[layers["reading"] == reading].groupby(["dataset", "recipe", "seed"], sort=False):
         at = part.set_index("layer")
+        votes = at["accuracy"]
         rows.append({**dict(zip(("dataset", "recipe", "seed"), about, strict=True)),
-                     "network": at["network_accuracy"].iloc[0], "layer 14": at["accuracy"][14],
-                     "agreement": at["agreement"][14],
-                     "ahead": int((at["accuracy"] > at["network_accuracy"]).sum()), "top": at["top"][15],
-                     "cosine": at["mean_cosine"][15]})
-    return pd.DataFrame(rows)
+                     "network": at["network_accuracy"].iloc[0], "layer 14": votes[14],
+                     "agreement": at["agreement"][14], "on mistakes": at["where wrong"][14],
+                     "ahead": (votes > at["network_accuracy"]).sum(), "layer 15": votes[15] - votes[[14, 16]].mean(),
+                     "top": at["top"][15], "cosine": at["mean_cosine"][15]})
+    both = pd.DataFrame(rows).groupby(["dataset", "recipe"], sort=False)
+    return both.mean().drop(columns="seed").reset_index().assign(seeds=both.size().to_numpy())[
+        ["dataset", "recipe", "seeds", *[name for name in rows[0] if name not in ("dataset", "recipe", "seed")]]]

@@ -13,9 +13,17 @@ from ..files import write_text
 from ..paths import runs_root
 from ..study import results
 from ..study.cases import all_cases, score_recipes, verdicts_in_three_parts, when_claims_hold
-from ..study.conditions import kept_recipes, kept_snapshots, layer_15_table, recipes_table, steadiness
+from ..study.conditions import (
+    kept_recipes,
+    kept_shortcuts,
+    kept_snapshots,
+    layer_15_table,
+    recipes_table,
+    steadiness,
+)
 from ..study.figures import accuracy_figure, save_figure, style
 from ..study.run import Run
+from ..study.shortcuts import shortcuts_table
 from ..study.step import RunError, changed_output, notebook_of, read_manifest
 from .audits import audits_table
 from .benchmark_tables import benchmark_tables
@@ -166,6 +174,8 @@ def _tables(root: Path) -> dict[str, pd.DataFrame]:
         tables["best recipes"] = score_recipes(recipes).head(5).round(2)
         tables["recipes"] = recipes_table(kept_recipes("layers", Path(root) / "recipes")).round(3)
         tables["layer 15"] = layer_15_table(kept_snapshots("geometry", Path(root) / "snapshots"))
+        if len(shortcuts := kept_shortcuts(Path(root) / "shortcuts")):
+            tables["shortcuts"] = shortcuts_table(shortcuts)
         steady = steadiness(kept_snapshots("layers", Path(root) / "snapshots"))
         tables["steady"] = steady.round(2)
     for file in sorted((Path(root) / "judges").glob("*/scores.csv")):
