@@ -477,6 +477,17 @@ def _measured():
     yield results, (f"within the nearest {ours['near']:.1f} %. They are relied on by {ours['reliance']:.0f} %, of the "
                     f"{most['reliance']:.0f} % that any choice")
     yield results, f"and by {ours['refit']:.0f} % in the refits"
+    assert round(own["near"]["representer points"] / ours["near"]) == 16
+    other = kept_frontiers(folder="frontier_fast").set_index(["run", "choice"]).loc["cifar10-fast-seed0"]
+    ours, most, far = (other.loc[name] for name in ("influence, of 500", "most relied on, of 500 (bound)",
+                                                    "representer points"))
+    assert round(far["near"] / ours["near"], -1) == 30 and most["near"] < 1
+    yield results, f"repeat {ours['on mistakes']:.0f} % of the mistakes, within the nearest {ours['near']:.1f} %"
+    yield results, f"by {ours['reliance']:.0f} %, of the {most['reliance']:.0f} % that any choice among the 500"
+    refits = f"{ours['refit']:.0f} % in the refits ({ours['refit low']:.0f} to {ours['refit high']:.0f})"
+    yield results, f"{refits}; representer points by {far['reliance']:.0f} and {far['refit']:.0f} %"
+    yield findings, f"has {ours['reliance']:.0f} % there ({refits.replace('in the refits (', 'by refits, ')}"
+    yield findings, f"have more than {most['reliance']:.0f} %"
 
     def drop(dataset, seed):
         """Points by which layer 15 is below layer 14: after 12 epochs at the constant rate, and of the profile fast."""
