@@ -38,8 +38,9 @@ def moved_image(model: nn.Module, image: ArrayLike | torch.Tensor, target: int, 
 
     Minimised is weight * (1 - p(target))² + mean |x' - x|, Wachter's loss, with Adam at `rate`, pixels kept from 0 to
     1. The weight begins at 0.01 and is tripled until the class is reached, at most `weights` times, `steps` each; of
-    the images at that weight the nearest that reaches it is returned. image: (C, H, W), uint8 or 0 to 1. Raises
-    ValueError for a target that is no output.
+    the images at that weight the nearest that reaches it is returned. Where the network is so sure that the square has
+    no gradient, no weight reaches the class; then all begins anew with -log p(target) in place of the square. image:
+    (C, H, W), uint8 or 0 to 1. Raises ValueError for a target that is no output.
     """
     integer("steps", steps, 1)
     model, device = on_device(model, device)
@@ -48,25 +49,30 @@ def moved_image(model: nn.Module, image: ArrayLike | torch.Tensor, target: int, 
         with torch.inference_mode():
             outputs = model(start).shape[1]
         integer("target", target, 0, outputs - 1, ", an output of the network")
-        x = start.clone().requires_grad_(True)
-        optimizer, done, weight = torch.optim.Adam([x], real("rate", rate)), 0, 0.01
+        real("rate", rate), integer("weights", weights, 1)
+        done = 0
         best: tuple[float, torch.Tensor, float] | None = None
-        for _ in range(integer("weights", weights, 1)):
-            for _ in range(steps):
-                p = F.softmax(model(x), 1)[0]
-                distance = (x - start).abs().mean()
-                if int(p.argmax()) == target and (best is None or distance.item() < best[0]):
-                    best = distance.item(), x.detach().clone(), p[target].item()
-                loss = weight * (1 - p[target]) ** 2 + distance
-                optimizer.zero_grad()
-                loss.backward(inputs=[x])
-                optimizer.step()
-                with torch.no_grad():
-                    x.clamp_(0, 1)
-                done += 1
+        for far in (lambda log_p: (1 - log_p.exp()) ** 2, torch.neg):
+            x = start.clone().requires_grad_(True)
+            optimizer, weight = torch.optim.Adam([x], rate), 0.01 / 3
+            for _ in range(weights):
+                weight *= 3
+                for _ in range(steps):
+                    log_p = F.log_softmax(model(x), 1)[0]
+                    distance = (x - start).abs().mean()
+                    if int(log_p.argmax()) == target and (best is None or distance.item() < best[0]):
+                        best = distance.item(), x.detach().clone(), log_p[target].exp().item()
+                    loss = weight * far(log_p[target]) + distance
+                    optimizer.zero_grad()
+                    loss.backward(inputs=[x])
+                    optimizer.step()
+                    with torch.no_grad():
+                        x.clamp_(0, 1)
+                    done += 1
+                if best is not None:
+                    break
             if best is not None:
                 break
-            weight *= 3
         if best is None:
             with torch.inference_mode():
                 p = F.softmax(model(x), 1)[0]

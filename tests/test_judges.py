@@ -8,9 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ebe_utils import EBEClassifier
 from ebe_utils.statistics import mean_interval
+from ebe_utils.study.judge_tables import (
+    SAME_CLASS,
+    circularity_table,
+    judges_table,
+    kept_judges,
+    selection_table,
+    summary,
+)
 from ebe_utils.upkeep import judges
-from ebe_utils.upkeep.judge_tables import SAME_CLASS, circularity_table, judges_table, selection_table, summary
 from ebe_utils.upkeep.judged import ebe_settings, small_network
 
 CHECKOUT = Path(__file__).parents[1]
@@ -71,35 +79,46 @@ def test_what_is_missing_is_named(monkeypatch):
 
 
 def test_settings_of_both_networks(trained, small):
-    assert [layer for layer, _ in ebe_settings(trained).values()] == [14, 14, "avgpool", "fc"]
-    assert [layer for layer, _ in ebe_settings(small_network(small[0], 0)).values()] == [2, 2, "avgpool", "fc"]
+    for model, layer in ((trained, 14), (small_network(small[0], 0), 2)):
+        found = ebe_settings(model)
+        assert [settings["layer"] for settings in found.values()] == [layer, layer, layer, "avgpool", "fc"]
+        assert {settings.get("choice") for settings in found.values()} == {None, "influence", "answers"}
+        for settings in found.values():
+            EBEClassifier(model, k=3, **settings)
 
 
 def _measured():
     """Words that docs/results.md must contain, from the committed scores."""
-    found = pd.read_csv(CHECKOUT / "data" / "reference" / "judges" / "fashion_mnist" / "scores.csv",
-                        keep_default_na=False).set_index(["measure", "method"])["score"]
-    layer, answer, tracin, points = ("EBE, layer 2", "EBE, layer 2, the network's answer", "TracIn, last layer",
+    found = kept_judges("fashion_mnist").set_index(["measure", "method"])[["score", "low", "high"]]
+    layer, answer, tracin, points = ("EBE, layer 2", "EBE, layer 2, influence", "TracIn, last layer",
                                      "representer points")
+    low, high = found["low"], found["high"]
 
     def at(measure, method):
-        return f"{found[measure, method]:.2f}"
+        return f"{found.loc[(measure, method), 'score']:.2f}"
 
     subclass, relevance, lds, moves = ("subclass detection", "selection relevance", "LDS", "moves with the network")
-    yield f"{at(subclass, layer)} at layer 2 against {at(subclass, tracin)} for TracIn"
-    yield f"{at('class detection', answer)} for the network's answer against {at('class detection', tracin)} for TracIn"
-    yield f"{at(lds, layer + ', signed')} at layer 2, {at(lds, tracin)} for TracIn"
-    yield f"The LDS of the attributions as they are, {at(lds, layer)}"
-    yield f"{at(relevance, layer)} against {at(relevance, SAME_CLASS + layer)} at layer 2"
+    yield (f"{at(subclass, layer)} at layer 2 and {at(subclass, answer)} by influence against {at(subclass, tracin)} "
+           f"for TracIn and {at(subclass, points)} for representer")
+    yield f"{at('class detection', answer)} by influence against {at('class detection', tracin)} for TracIn"
+    yield f"The LDS, {at(lds, answer)} by influence, {at(lds, tracin)} for TracIn, and {at(lds, points)} for TRAK"
+    yield f"The nearest ten have {at(lds, layer)}, and {at(lds, layer + ', signed')} if examples of other"
+    yield f"{at('shortcut detection', layer)} at layer 2 and {at('shortcut detection', answer)} by influence, not far"
+    for method, place in ((layer, "at layer 2"), (answer, "by influence")):
+        yield f"{at(relevance, method)} against {at(relevance, SAME_CLASS + method)} {place}"
     yield f"cosine {at(f'{moves}, noise', layer)} under noise and {at(f'{moves}, shift', layer)} under a shift"
-    yield f"For the network's answer it is {at(f'{moves}, noise', answer)} and {at(f'{moves}, shift', answer)}"
-    # What the sentences say is larger, is.
-    assert found[subclass, layer] > found[subclass, "EBE, logits"] > found[subclass, "random"]
-    assert found["class detection", tracin] > found["class detection", answer] > found["class detection", layer]
-    assert min(found[lds, tracin], found[lds, layer + ", signed"]) > found[lds, layer] > found[lds, "random"]
+    yield f"By influence it is {at(f'{moves}, noise', answer)} and {at(f'{moves}, shift', answer)}"
+    # What the sentences say is larger is so, beyond the intervals; what they call level overlaps.
+    assert low[subclass, layer] > high[subclass, answer] and low[subclass, answer] > high[subclass, tracin]
+    assert low["class detection", answer] > high["class detection", tracin] > high["class detection", layer]
+    assert low[lds, answer] < high[lds, tracin] and low[lds, tracin] < high[lds, answer]
+    assert low[lds, answer] > max(high[lds, "TRAK, last layer"], high[lds, points], high[lds, layer])
+    assert low[subclass, layer] > high[subclass, "EBE, logits"] > high[subclass, "random"]
     for method, more in ((layer, True), (answer, True), (tracin, False), (points, False)):
-        assert (found[relevance, method] > found[relevance, SAME_CLASS + method]) == more
-    assert found[f"{moves}, noise", layer] > found[f"{moves}, noise", answer]
+        pair = (relevance, method), (relevance, SAME_CLASS + method)
+        assert low[pair[0]] > high[pair[1]] if more else high[pair[0]] < low[pair[1]]
+    for change in ("noise", "shift"):
+        assert found.loc[(f"{moves}, {change}", layer), "score"] > high[f"{moves}, {change}", answer]
 
 
 def test_sentences_state_what_the_scores_hold():
@@ -118,6 +137,6 @@ def test_a_few_digits_are_judged(tmp_path, capsys):
     assert json.loads((tmp_path / "about.json").read_text())["seeds"] == [0]
     assert found["class detection", "EBE, pooled features"] > found["class detection", "random"] + 0.3
     assert found["mislabelling detection", "EBE, pooled features"] > 0.6
-    own, other = (found[f"distance from {whose} answer", "EBE, layer 2, the network's answer"]
+    own, other = (found[f"distance from {whose} answer", "EBE, layer 2, answers"]
                   for whose in ("its own", "another's"))
     assert other > own

@@ -156,4 +156,15 @@ def test_a_class_that_cannot_be_reached_is_said_to_be_so():
         net[1].weight.zero_()
         net[1].bias.copy_(torch.tensor([5.0, 0.0]))
     found = moved_image(net, torch.rand(1, 2, 2), 1, steps=5, weights=2)
-    assert not found.reached and found.steps == 10 and found.probability < 0.5
+    assert not found.reached and found.steps == 2 * 10 and found.probability < 0.5
+
+
+def test_a_sure_network_is_left_as_well():
+    """Logits 100 apart: the square has no gradient in float32, the logarithm has."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.tensor([[0.0, 0, 0, 0], [800.0, 100, 100, -600]]))
+    image = torch.tensor([[[0.2, 0.3], [0.5, 0.3]]])  # logit of class 1: 160 + 80 - 180 = 60
+    found = moved_image(net, image, 0, rate=0.002)
+    assert found.reached and int(net(found.image[None]).argmax()) == 0
+    assert found.distance < 0.05

@@ -22,6 +22,7 @@ from ..study.conditions import (
     steadiness,
 )
 from ..study.figures import accuracy_figure, save_figure, style
+from ..study.judge_tables import circularity_table, judges_table, kept_judges, selection_table
 from ..study.run import Run
 from ..study.shortcuts import shortcuts_table
 from ..study.step import RunError, changed_output, notebook_of, read_manifest
@@ -31,7 +32,6 @@ from .candidates import candidates_table, profiles_table
 from .domain_tables import domains_table, growth_table, labels_table, transfer_table
 from .frontiers import draw_frontier, frontier_table
 from .hubs import hubness_table
-from .judge_tables import circularity_table, judges_table, selection_table
 from .publishing import CHECKOUT, REFERENCE
 
 RESULTS = CHECKOUT / "docs" / "results.md"
@@ -178,11 +178,11 @@ def _tables(root: Path) -> dict[str, pd.DataFrame]:
             tables["shortcuts"] = shortcuts_table(shortcuts)
         steady = steadiness(kept_snapshots("layers", Path(root) / "snapshots"))
         tables["steady"] = steady.round(2)
-    for file in sorted((Path(root) / "judges").glob("*/scores.csv")):
-        scores = pd.read_csv(file)
-        tables[f"judges {file.parent.name}"] = judges_table(scores)
-        tables[f"selection {file.parent.name}"] = selection_table(scores)
-        tables[f"circularity {file.parent.name}"] = circularity_table(scores)
+    for folder in sorted((Path(root) / "judges").glob("*")):
+        scores = kept_judges(folder.name, Path(root))
+        tables[f"judges {folder.name}"] = judges_table(scores)
+        tables[f"selection {folder.name}"] = selection_table(scores)
+        tables[f"circularity {folder.name}"] = circularity_table(scores)
     return tables
 
 

@@ -20,9 +20,9 @@ from ..forward import softmax
 from ..label_errors import flip_labels
 from ..metrics import plant_shortcut
 from ..model import predict_logits
-from ..network_examples import nearest_answers
+from ..network_examples import NetworkView
 from ..selection_relevance import same_class_examples, selection_relevance
-from .judge_tables import SAME_CLASS
+from ..study.judge_tables import SAME_CLASS
 from .judged import Judged, K, ebe_settings, scores_of, trained_network
 
 WRONG = 0.1  # share of labels made wrong
@@ -165,15 +165,17 @@ def circularity(options: argparse.Namespace, seed: int, folder: Path) -> Iterato
     train_set, test_set = options.load(seed)
     model = trained_network(train_set, options, seed)
     proba, train_proba = (softmax(predict_logits(model, part.images)) for part in (test_set, train_set))
+    features, train_features = (np.asarray(embed(model, part.images, "avgpool")) for part in (test_set, train_set))
+    view = NetworkView(train_set.labels, train_proba, train_features)
     rng, votes = np.random.default_rng(seed), np.eye(len(train_set.classes))[train_set.labels]
 
-    def shares(near, target):
-        if target == "network":
-            near = nearest_answers(near, np.zeros(near.shape), train_proba, proba, K)[1]
+    def shares(near, choice):
+        if choice:
+            near = np.take_along_axis(near, view.choose(near, proba, features, choice, K)[0], 1)
         return votes[near[:, :K]].mean(1)
 
-    for name, (layer, target) in ebe_settings(model).items():
-        ebe = EBEClassifier(model, layer, K).fit(train_set)
+    for name, settings in ebe_settings(model).items():
+        ebe, choice = EBEClassifier(model, settings["layer"], K).fit(train_set), settings.get("choice")
         near = ebe.kneighbors(test_set.images, options.candidates)[1]
         chance = np.stack([rng.permutation(len(train_set))[:options.candidates] for _ in near])
         turn = np.roll(np.arange(len(near)), 1)
@@ -181,10 +183,10 @@ def circularity(options: argparse.Namespace, seed: int, folder: Path) -> Iterato
             images = changed_images(test_set.images, change, seed=seed)
             after, moved = softmax(predict_logits(model, images)), ebe.kneighbors(images, options.candidates)[1]
             for who, old, new in ((name, near, moved), (f"another's, {name}", near[turn], moved[turn])):
-                given = shares(old, target), shares(new, target), proba, after
+                given = shares(old, choice), shares(new, choice), proba, after
                 yield f"moves with the network, {change}", who, change_alignment(*given)
                 yield f"same sign, {change}", who, sign_agreement(*given)
-        if target == "network":
+        if choice == "answers":
             for who, at in ((name, near), (f"random, {name}", chance)):
                 own, other = exchanged_answers(at, train_proba, proba, "nearest", K, seed)
                 yield "distance from its own answer", who, own

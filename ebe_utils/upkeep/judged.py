@@ -29,11 +29,13 @@ def middle_layer(model: nn.Module) -> int:
     return 14 if isinstance(model, ResNet) else max(conv_layers(model))
 
 
-def ebe_settings(model: nn.Module) -> dict[str, tuple[int | str, str]]:
-    """{method: (layer, target)} of EBE."""
+def ebe_settings(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """{method: settings of `EBEClassifier`} of EBE: for the labels, and for the network's answer by either choice."""
     layer = middle_layer(model)
-    return {f"EBE, layer {layer}": (layer, "labels"), f"EBE, layer {layer}, the network's answer": (layer, "network"),
-            "EBE, pooled features": ("avgpool", "labels"), "EBE, logits": ("fc", "labels")}
+    answer = {f"EBE, layer {layer}, {choice}": {"layer": layer, "target": "network", "choice": choice}
+              for choice in ("influence", "answers")}
+    return {f"EBE, layer {layer}": {"layer": layer}, **answer, "EBE, pooled features": {"layer": "avgpool"},
+            "EBE, logits": {"layer": "fc"}}
 
 
 def explainers(model: nn.Module, candidates: int, folder: Path, signed: bool = False) -> Named:
@@ -49,9 +51,7 @@ def explainers(model: nn.Module, candidates: int, folder: Path, signed: bool = F
         return {"model_id": name, "cache_dir": str(folder / name), "load_from_disk": False}
 
     small, layer = not isinstance(model, ResNet), middle_layer(model)
-    ebe: dict[str, dict[str, Any]] = {name: {"layer": at, "target": target, "candidates": candidates,
-                                             "choice": "answers"}
-                                      for name, (at, target) in ebe_settings(model).items()}
+    ebe = {name: settings | {"candidates": candidates} for name, settings in ebe_settings(model).items()}
     if signed:
         ebe |= {f"{name}, signed": options | {"signed": True} for name, options in ebe.items()}
     found: Named = {name: (EBEExplainer, {"k": K} | options) for name, options in ebe.items()}

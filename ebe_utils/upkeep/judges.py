@@ -23,8 +23,8 @@ import pandas as pd
 
 from ..datasets import load_dataset
 from ..files import write_text
+from ..study.judge_tables import judges_table, summary
 from .judge_measures import MARKED, MEASURES, WRONG
-from .judge_tables import judges_table, summary
 from .judged import K
 
 PACKAGES = ("quanda", "captum", "traker", "torch", "numpy")

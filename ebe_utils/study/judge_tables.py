@@ -1,10 +1,12 @@
 """The judges' scores: with intervals as they are committed, and as docs/results.md shows them."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from ..paths import reference_root
 from ..statistics import mean_interval
 
 SAME_CLASS = "same classes as "  # of a method whose examples are exchanged for others with the same labels
@@ -33,6 +35,15 @@ def summary(values: Mapping[tuple[str, str], Sequence[np.ndarray]]) -> pd.DataFr
         low, high = (every.min(), every.max()) if one_each else mean_interval(every)
         rows.append((measure, method, every.mean(), low, high, len(every), len(parts)))
     return pd.DataFrame(rows, columns=["measure", "method", "score", "low", "high", "images", "networks"])
+
+
+def kept_judges(name: str, root: Path | None = None) -> pd.DataFrame:
+    """The committed scores on some networks, see `summary`: root/judges/`name`, by default of `reference_root()`.
+
+    name: "fashion_mnist", small networks, or "fashion_mnist-resnet18". Without rows if there are none.
+    """
+    file = Path(root or reference_root()) / "judges" / name / "scores.csv"
+    return pd.read_csv(file, keep_default_na=False) if file.exists() else pd.DataFrame()
 
 
 def judges_table(scores: pd.DataFrame) -> pd.DataFrame:
