@@ -1,6 +1,7 @@
 """The judges' scores as they are kept and shown, and the small network on a few digits where quanda is installed."""
 
 import json
+import re
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -125,6 +126,24 @@ def test_sentences_state_what_the_scores_hold():
     page = " ".join((CHECKOUT / "docs" / "results.md").read_text(encoding="utf-8").split())
     for words in _measured():
         assert words in page, words
+
+
+@pytest.mark.parametrize(("page", "pairs"), [
+    ("README.md", ["({class, ours}; TracIn {class, tracin})", "({LDS, ours}; {LDS, tracin})",
+                   "({subclass, ours}; {subclass, tracin})", "({shortcut, ours}; Captum {shortcut, captum})"]),
+    ("docs/findings.md", ["({class, ours}; TracIn {class, tracin})", "(LDS {LDS, ours} against {LDS, tracin})",
+                          "which the nearest do not ({LDS, layer})", "({subclass, ours} against {subclass, tracin})",
+                          "similarity {shortcut, captum}), and not by ten of them ({shortcut, ours})"])])
+def test_the_findings_state_what_the_scores_hold(page, pairs):
+    table = judges_table(kept_judges("fashion_mnist")).set_index("method")
+    names = {"ours": "EBE, layer 2, influence", "tracin": "TracIn, last layer", "layer": "EBE, layer 2",
+             "captum": "Captum similarity, layer 2"}
+    text = " ".join((CHECKOUT / page).read_text(encoding="utf-8").split())
+    for words in pairs:
+        for asked in re.findall(r"{(.*?)}", words):
+            column, method = asked.split(", ")
+            words = words.replace(f"{{{asked}}}", table.loc[names[method], column].split(" ")[0])
+        assert words in text
 
 
 def test_a_few_digits_are_judged(tmp_path, capsys):
