@@ -11,8 +11,16 @@ from ebe_utils.datasets import load_dataset
 from ebe_utils.geometry import layer_geometry
 from ebe_utils.model import resnet18_for
 from ebe_utils.study.recipes import DEFAULT
-from ebe_utils.study.shortcuts import SHORTCUTS, block_layers, judge_shortcuts, resnet18_with, shortcuts_table
-from ebe_utils.training import train
+from ebe_utils.study.shortcuts import (
+    SHORTCUTS,
+    block_layers,
+    block_use,
+    blocks_table,
+    judge_shortcuts,
+    resnet18_with,
+    shortcuts_table,
+)
+from ebe_utils.training import evaluate, train
 from ebe_utils.upkeep import conditions
 
 
@@ -69,26 +77,62 @@ def test_layers_have_the_papers_numbers(small, shortcuts):
 
 
 def test_table_by_hand():
-    rows = [{"dataset": "mnist", "shortcuts": kind, "seed": seed, "layer": layer, "network": 0.5, "top": top,
-             "raw": 0.25, "whitened": 0.5 + seed / 10} for kind, top in (("as here", 0.8), ("none", 0.2))
-            for seed in (0, 1) for layer in (7, 10, 12, 15, 17, 20)]
-    found = shortcuts_table(pd.DataFrame(rows))
-    assert found[["data set", "shortcuts", "seeds", "network"]].values.tolist() == [
-        ["mnist", "as here", 2, "50.0"], ["mnist", "none", 2, "50.0"]]
+    rows = [{"dataset": "mnist", "optimizer": "adam", "shortcuts": kind, "seed": seed, "layer": layer, "network": 0.5,
+             "top": top, "raw": 0.25, "whitened": 0.5 + seed / 10, "branch": top / 4, "without": 0.5 - top / 2}
+            for kind, top in (("as here", 0.8), ("none", 0.2)) for seed in (0, 1) for layer in (7, 10, 12, 15, 17, 20)]
+    found, blocks = shortcuts_table(pd.DataFrame(rows)), blocks_table(pd.DataFrame(rows))
+    for table in (found, blocks):
+        assert table[["data set", "optimizer", "shortcuts", "seeds", "network"]].values.tolist() == [
+            ["mnist", "adam", "as here", 2, "50.0"], ["mnist", "adam", "none", 2, "50.0"]]
     assert found["layer 15"].tolist() == ["80 / +30.0", "20 / +30.0"]
+    assert blocks["layer 15"].tolist() == ["20 / -40.0", "5 / -10.0"]
+
+
+@pytest.mark.parametrize("shortcuts", SHORTCUTS)
+def test_what_a_block_is_used_for(small, shortcuts):
+    """By hand: both summands of a block as the network computes them, and the network with one exchanged."""
+    model = train(resnet18_with(shortcuts, small[0]), small[0], epochs=1, progress=False).eval()
+    found = block_use(model, *small).set_index("layer")
+    assert list(found.index) == [f"layer{stage}.{block}.conv2" for stage in (1, 2, 3, 4) for block in (0, 1)]
+    block, given = model.layer3[1], []
+    hook = block.register_forward_pre_hook(lambda _, args: given.append(args[0].clone()))
+    with torch.inference_mode():
+        for part in small:
+            model(scale(part.images))
+        hook.remove()
+        own, other = (summand(given[0]) for summand in (lambda x: block_without_its_shortcut(block, x),
+                                                        block.downsample or (lambda x: x)))
+        parts = [float(summand.flatten(1).var(0).sum()) if summand.ndim else 0.0 for summand in (own, other)]
+        x = F.relu(own.mean(0) + (block.downsample or (lambda x: x))(given[1]))
+        if len(x) != len(small[1]):  # without a shortcut all images are alike from here on
+            x = x.expand(len(small[1]), -1, -1, -1)
+        answers = model.fc(model.avgpool(model.layer4(x)).flatten(1)).argmax(1)
+    assert found.loc["layer3.1.conv2", "branch"] == pytest.approx(parts[0] / sum(parts), rel=1e-4)
+    assert found.loc["layer3.1.conv2", "without"] == pytest.approx((answers.numpy() == small[1].labels).mean())
+    assert all(not module._forward_hooks for module in model.modules())
+
+
+def test_a_block_that_adds_nothing_is_not_missed(small):
+    model = train(resnet18_with(DEFAULT, small[0]), small[0], epochs=1, progress=False)
+    with torch.no_grad():
+        model.layer3[1].bn2.weight.zero_()
+    found = block_use(model, *small).set_index("layer").loc["layer3.1.conv2"]
+    assert found["branch"] == 0 and found["without"] == evaluate(model, small[1])["test_accuracy"]
 
 
 def test_networks_are_kept_once(tmp_path, monkeypatch):
     trained = []
 
-    def judged(shortcuts, train_set, test_set, epochs, seed):
-        trained.append((shortcuts, len(train_set), len(test_set), epochs, seed))
+    def judged(shortcuts, train_set, test_set, epochs, seed, optimizer):
+        trained.append((shortcuts, len(train_set), len(test_set), epochs, seed, optimizer))
         return pd.DataFrame({"layer": [15], "top": [0.5]})
 
     monkeypatch.setattr(conditions, "judge_shortcuts", judged)
-    for shortcuts, seed in (("none", 0), ("inputs", 0), ("none", 0), ("none", 1)):
-        conditions.keep_shortcuts("digits", shortcuts, seed, tmp_path, 100, 50, 2)
-    assert trained == [("none", 100, 50, 2, 0), ("inputs", 100, 50, 2, 0), ("none", 100, 50, 2, 1)]
+    for shortcuts, seed, optimizer in (("none", 0, "adam"), ("inputs", 0, "adam"), ("none", 0, "adam"),
+                                       ("none", 1, "adam"), ("none", 1, "sgd")):
+        conditions.keep_shortcuts("digits", shortcuts, seed, optimizer, tmp_path, 100, 50, 2)
+    assert trained == [("none", 100, 50, 2, 0, "adam"), ("inputs", 100, 50, 2, 0, "adam"),
+                       ("none", 100, 50, 2, 1, "adam"), ("none", 100, 50, 2, 1, "sgd")]
     kept = pd.read_csv(tmp_path / "blocks.csv")
-    assert kept.values.tolist() == [["digits", "none", 0, 15, 0.5], ["digits", "inputs", 0, 15, 0.5],
-                                    ["digits", "none", 1, 15, 0.5]]
+    assert kept.values.tolist() == [
+        ["digits", optimizer, shortcuts, seed, 15, 0.5] for shortcuts, _, _, _, seed, optimizer in trained]

@@ -1,4 +1,5 @@
-"""Layer 15, by intervention: ResNet18 with other shortcuts, and how the outputs of its blocks' convolutions then lie.
+"""Layer 15, by intervention: ResNet18 with other shortcuts, how the outputs of its blocks' convolutions then lie, and
+what the network is without one of its blocks.
 
 A block adds what its second convolution puts out to its shortcut. In five of ResNet18's eight blocks the shortcut is
 the block's input itself; in the three that halve the size (layers 6 and 7, 11 and 12, 16 and 17) it is a convolution.
@@ -10,8 +11,10 @@ import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock
 
 from ..data import ImageSet
+from ..embeddings import embed
 from ..geometry import layer_geometry
 from ..layers import conv_layers
 from ..model import resnet18_for
@@ -71,30 +74,68 @@ def block_layers(train_set: ImageSet) -> dict[str, int]:
     return {name: number for number, name in numbers.items() if number > 5 and ".downsample" not in name}
 
 
-def judge_shortcuts(shortcuts: str, train_set: ImageSet, test_set: ImageSet, epochs: int, seed: int = 0,
-                    ) -> pd.DataFrame:
-    """Train a ResNet18 with such shortcuts by the default recipe: a row for each of `block_layers`.
+def block_use(model: nn.Module, train_set: ImageSet, test_set: ImageSet) -> pd.DataFrame:
+    """What each block of a ResNet18 adds to its shortcut, and what the network is without: a row for each block.
 
-    Columns: layer (the paper's number), network (its accuracy, 0 to 1), and those of `layer_geometry`.
+    Columns: layer (module name of its second convolution); branch, of the variances of both summands, after batch
+    normalisation, the share of the block's own (1 without a shortcut); without, the network's accuracy on the test
+    images with the block's own summand held at its mean over the training images. From 0 to 1.
     """
-    model = train(resnet18_with(shortcuts, train_set, seed), train_set, epochs=epochs, seed=seed, progress=False)
+    rows, before = [], "maxpool"
+    for name, block in model.named_modules():
+        if not isinstance(block, BasicBlock):
+            continue
+        own = torch.from_numpy(embed(model, train_set, f"{name}.bn2"))  # (n, channels * h * w)
+        mean, variance, shortcut = own.mean(0), own.var(0).sum().item(), 0.0
+        if not isinstance(block.downsample, Nothing):
+            added = f"{name}.downsample" if block.downsample is not None else before
+            shortcut = torch.from_numpy(embed(model, train_set, added)).var(0).sum().item()
+        with block.bn2.register_forward_hook(
+                lambda _, __, out, mean=mean: mean.to(out).view(out.shape[1:]).repeat(len(out), 1, 1, 1)):
+            without = evaluate(model, test_set)["test_accuracy"]
+        rows.append({"layer": f"{name}.conv2", "branch": variance / (variance + shortcut), "without": without})
+        before = name
+    return pd.DataFrame(rows)
+
+
+def judge_shortcuts(shortcuts: str, train_set: ImageSet, test_set: ImageSet, epochs: int, seed: int = 0,
+                    optimizer: str = "adam") -> pd.DataFrame:
+    """Train a ResNet18 with such shortcuts, by the default recipe but for the optimizer: a row for each `block_layers`.
+
+    Columns: layer (the paper's number), network (its accuracy, 0 to 1), those of `layer_geometry`, and, for the second
+    convolution of each block, those of `block_use`.
+    """
+    model = train(resnet18_with(shortcuts, train_set, seed), train_set, epochs=epochs, seed=seed, optimizer=optimizer,
+                  progress=False)
     numbers = block_layers(train_set)
     table = layer_geometry(model, train_set, test_set, list(numbers))
+    table = table.merge(block_use(model, train_set, test_set), "left", "layer")
     return table.assign(layer=table["layer"].map(numbers), network=evaluate(model, test_set)["test_accuracy"])
 
 
 def shortcuts_table(table: pd.DataFrame) -> pd.DataFrame:
-    """What is shown of `judge_shortcuts` of several networks: a row for each data set and kind of shortcuts.
+    """What is shown of `judge_shortcuts` of several networks: a row for each data set, optimizer and kind of shortcuts.
 
-    table: with columns dataset, shortcuts and seed. network: mean accuracy in per cent; a column for each second
-    convolution: the mean share of the variance in two directions, and what cosine votes lack there, as the accuracy
-    after whitening minus that before, in points, over the seeds.
+    table: with columns dataset, optimizer, shortcuts and seed. network: mean accuracy in per cent; a column for each
+    second convolution: the mean share of the variance in two directions, and what cosine votes lack there, as the
+    accuracy after whitening minus that before, in points, over the seeds.
     """
+    return _by_layer(table, lambda mean, layer: (f"{mean['top'][layer]:.0f} / "
+                                                 f"{mean['whitened'][layer] - mean['raw'][layer]:+.1f}"))
+
+
+def blocks_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows as in `shortcuts_table`; in a column for each block's second convolution: the block's share of the variance
+    of both summands, in per cent, and how the network's accuracy changes without the block, in points."""
+    return _by_layer(table, lambda mean, layer: (f"{mean['branch'][layer]:.0f} / "
+                                                 f"{mean['without'][layer] - mean['network'][layer]:+.1f}"))
+
+
+def _by_layer(table, cell):
     rows = []
-    for (dataset, shortcuts), part in table.groupby(["dataset", "shortcuts"], sort=False):
-        mean = part.groupby("layer")[["network", "top", "raw", "whitened"]].mean() * 100
-        lacks = mean["whitened"] - mean["raw"]
-        rows.append({"data set": dataset, "shortcuts": shortcuts, "seeds": part["seed"].nunique(),
-                     "network": f"{mean['network'].iloc[0]:.1f}",
-                     **{f"layer {layer}": f"{mean['top'][layer]:.0f} / {lacks[layer]:+.1f}" for layer in SECOND}})
+    for (dataset, optimizer, shortcuts), part in table.groupby(["dataset", "optimizer", "shortcuts"], sort=False):
+        mean = part.drop(columns=["dataset", "optimizer", "shortcuts"]).groupby("layer").mean() * 100
+        rows.append({"data set": dataset, "optimizer": optimizer, "shortcuts": shortcuts,
+                     "seeds": part["seed"].nunique(), "network": f"{mean['network'].iloc[0]:.1f}",
+                     **{f"layer {layer}": cell(mean, layer) for layer in SECOND}})
     return pd.DataFrame(rows)

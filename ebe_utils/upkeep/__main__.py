@@ -10,7 +10,7 @@ from ..study.cli import read, reported
 from ..study.domains import DOMAINS
 from ..study.notebooks import run_notebooks
 from ..study.parameters import Parameters
-from ..study.recipes import RECIPES
+from ..study.recipes import DEFAULT, RECIPES
 from ..study.run import Run
 from ..study.shortcuts import SHORTCUTS
 from ..study.step import notebook_of
@@ -113,9 +113,9 @@ def _recipes(options: argparse.Namespace) -> None:
 
 def _shortcuts(options: argparse.Namespace) -> None:
     for seed in range(options.seeds):
-        for shortcuts in SHORTCUTS:
+        for shortcuts, optimizer in [(DEFAULT, "sgd"), *((kind, "adam") for kind in SHORTCUTS)]:
             for dataset in options.names:
-                keep_shortcuts(dataset, shortcuts, seed)
+                keep_shortcuts(dataset, shortcuts, seed, optimizer)
 
 
 def _keep(options: argparse.Namespace) -> None:

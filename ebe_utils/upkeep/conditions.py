@@ -91,15 +91,15 @@ def keep_recipe(dataset: str, recipe: str, seed: int = 0, folder: Path = GRID, n
         _add(folder / f"{name}.csv", table, about)
 
 
-def keep_shortcuts(dataset: str, shortcuts: str, seed: int = 0, folder: Path = SHORTCUTS, n_train: int = N_TRAIN,
-                   n_test: int = N_TEST, epochs: int = GRID_EPOCHS) -> None:
+def keep_shortcuts(dataset: str, shortcuts: str, seed: int = 0, optimizer: str = "adam", folder: Path = SHORTCUTS,
+                   n_train: int = N_TRAIN, n_test: int = N_TEST, epochs: int = GRID_EPOCHS) -> None:
     """`judge_shortcuts` on a part of a data set, added to blocks.csv in `folder`, unless its rows are there."""
-    about = {"dataset": dataset, "shortcuts": shortcuts, "seed": seed}
+    about = {"dataset": dataset, "optimizer": optimizer, "shortcuts": shortcuts, "seed": seed}
     if len(_rows(folder / "blocks.csv", about)[1]):
         return
     folder.mkdir(parents=True, exist_ok=True)
     parts = random_part(*load_dataset(dataset, seed=seed), n_train, n_test, seed)
-    _add(folder / "blocks.csv", judge_shortcuts(shortcuts, *parts, epochs, seed), about)
+    _add(folder / "blocks.csv", judge_shortcuts(shortcuts, *parts, epochs, seed, optimizer), about)
 
 
 def _add(file, table, about):
