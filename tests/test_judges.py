@@ -128,6 +128,23 @@ def test_sentences_state_what_the_scores_hold():
         assert words in page, words
 
 
+def test_sentences_state_what_the_scores_of_the_resnet18_hold():
+    page = " ".join((CHECKOUT / "docs" / "results.md").read_text(encoding="utf-8").split())
+    table = judges_table(kept_judges("fashion_mnist-resnet18")).set_index("method")
+    score = table.map(lambda cell: cell.split(" ")[0])
+    near, ours, tracin = "EBE, layer 14", "EBE, layer 14, influence", "TracIn, last layer"
+    for words in (f"class always ({score.loc[ours, 'class']}), at layer 14 on {score.loc[near, 'class']}; "
+                  f"TracIn has {score.loc[tracin, 'class']}",
+                  f"({score.loc[near, 'subclass']} at layer 14 and {score.loc[ours, 'subclass']} by influence, against "
+                  f"{score.loc[tracin, 'subclass']}",
+                  f"({score.loc[near, 'mislabelled']}; TRAK {score.loc['TRAK, last layer', 'mislabelled']})",
+                  f"{score.loc[near, 'shortcut']} at layer 14 and by influence, "
+                  f"{score.loc['Captum similarity, layer 14', 'shortcut']} for Captum"):
+        assert words in page
+    assert score.loc[near, "mislabelled"] == score["mislabelled"].max()
+    assert score.loc[near, "shortcut"] == score.loc[ours, "shortcut"]
+
+
 @pytest.mark.parametrize(("page", "pairs"), [
     ("README.md", ["({class, ours}; TracIn {class, tracin})", "({LDS, ours}; {LDS, tracin})",
                    "({subclass, ours}; {subclass, tracin})", "({shortcut, ours}; Captum {shortcut, captum})"]),
