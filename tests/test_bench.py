@@ -182,7 +182,7 @@ def test_the_command_is_a_command():
 def test_explanations_are_measured_at_each_layer(tmp_path, monkeypatch):
     monkeypatch.setattr("ebe_utils.upkeep.benchmark.subprocess.run", measured_here)
     main(["--train", "200", "--test", "20", "--epochs", "1", "--ways", "limits", "--explain", "14", "20",
-          "--explainers", "ours", "faiss", "captum", "--save", str(tmp_path)])
+          "--explainers", *EXPLAINERS, "--save", str(tmp_path)])
     table = pd.read_csv(tmp_path / "explanations.csv")
     assert list(zip(table["way"], table["layer"], strict=True)) == [
         (name, layer) for layer in (14, 20) for name in EXPLAINERS.values()]

@@ -1,5 +1,7 @@
 """ResNet18 with other shortcuts: what a block adds, and how its layers are judged."""
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -10,6 +12,7 @@ from ebe_utils.data import scale
 from ebe_utils.datasets import load_dataset
 from ebe_utils.geometry import layer_geometry
 from ebe_utils.model import resnet18_for
+from ebe_utils.study.condition_figures import shortcuts_figure
 from ebe_utils.study.recipes import DEFAULT
 from ebe_utils.study.shortcuts import (
     SHORTCUTS,
@@ -86,6 +89,20 @@ def test_table_by_hand():
             ["mnist", "adam", "as here", 2, "50.0"], ["mnist", "adam", "none", 2, "50.0"]]
     assert found["layer 15"].tolist() == ["80 / +30.0", "20 / +30.0"]
     assert blocks["layer 15"].tolist() == ["20 / -40.0", "5 / -10.0"]
+
+
+def test_figure_draws_the_table():
+    table = pd.DataFrame([{"dataset": "mnist", "optimizer": optimizer, "shortcuts": "as here", "seed": seed,
+                           "layer": layer, "network": 0.5, "top": top + seed / 10, "raw": 0.25, "whitened": 0.5,
+                           "branch": 0.5, "without": 0.5 - top / 2}
+                          for optimizer, top in (("adam", 0.8), ("sgd", 0.2)) for seed in (0, 1)
+                          for layer in (6, 7, 10, 12, 15, 17, 20)])
+    figure = shortcuts_figure(table)
+    for panel, adam, sgd in zip(figure.axes, (85, 25, -40), (25, 25, -10), strict=True):
+        lines = {line.get_label(): line.get_xydata() for line in panel.lines}
+        for label, height in (("adam, as here", adam), ("sgd, as here", sgd)):
+            np.testing.assert_allclose(lines[label], [(place, height) for place in range(6)])
+    plt.close(figure)
 
 
 @pytest.mark.parametrize("shortcuts", SHORTCUTS)

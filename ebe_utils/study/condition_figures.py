@@ -59,23 +59,27 @@ def variance_figure(geometry: pd.DataFrame, layers: tuple[int, ...] = (14, 15, 1
 
 
 def shortcuts_figure(table: pd.DataFrame) -> Figure:
-    """What whitening adds to cosine votes at the second convolutions, and how these lie, by the kind of shortcuts.
+    """How the second convolutions lie, what whitening adds to cosine votes there, and what the network is without.
 
-    table: of `kept_shortcuts`; a line for each kind, the mean over seeds, and a mark for each seed.
+    table: of `kept_shortcuts`; a line for each optimizer and kind of shortcuts, the mean over seeds, and a mark for
+    each seed.
     """
-    figure, panels = plt.subplots(1, 2, figsize=(10.5, 3.6), layout="constrained")
-    at = table[table["layer"].isin(SECOND)].assign(lacks=table["whitened"] - table["raw"])
-    for kind, (shortcuts, part) in enumerate(at.groupby("shortcuts", sort=False)):
-        for panel, column in zip(panels, ("top", "lacks"), strict=True):
+    figure, panels = plt.subplots(1, 3, figsize=(14, 3.8), layout="constrained")
+    at = table[table["layer"].isin(SECOND)].assign(
+        lacks=table["whitened"] - table["raw"], loses=table["without"] - table["network"])
+    for color, ((optimizer, shortcuts), part) in enumerate(at.groupby(["optimizer", "shortcuts"], sort=False)):
+        for panel, column in zip(panels, ("top", "lacks", "loses"), strict=True):
             mean = 100 * part.groupby("layer")[column].mean()
             places = [SECOND.index(layer) for layer in mean.index]
-            panel.plot(places, mean, "-", color=f"C{kind}", label=shortcuts)
-            panel.plot([SECOND.index(layer) for layer in part["layer"]], 100 * part[column], ".", color=f"C{kind}")
+            panel.plot(places, mean, "-", color=f"C{color}", label=f"{optimizer}, {shortcuts}")
+            panel.plot([SECOND.index(layer) for layer in part["layer"]], 100 * part[column], ".", color=f"C{color}")
     panels[0].set(title="variance in two directions", ylabel="share of the variance (%)", ylim=(0, 103))
     panels[1].set(title="what whitening adds to cosine votes", ylabel="accuracy (points)")
-    panels[1].axhline(0, color="black", linewidth=0.8)
+    panels[2].set(title="the network without the block", ylabel="change of its accuracy (points)")
     for panel in panels:
         panel.set_xticks(range(len(SECOND)), map(str, SECOND))
         panel.set_xlabel("layer (second convolutions of blocks)")
-    panels[0].legend(title="shortcuts", fontsize=8)
+    for panel in panels[1:]:
+        panel.axhline(0, color="black", linewidth=0.8)
+    panels[0].legend(title="optimizer, shortcuts", fontsize=8)
     return figure

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--growth", type=int, default=0, help="queries of the growth curve (default: 0, no curve)")
     parser.add_argument("--explain", type=int, nargs="+", default=[], help="layers to measure one explanation at")
     parser.add_argument("--explainers", nargs="+", choices=tuple(EXPLAINERS), default=[
-        name for name in EXPLAINERS if name == "ours" or importlib.util.find_spec(name)],
+        name for name in EXPLAINERS if name in ("ours", "network") or importlib.util.find_spec(name)],
         help="what is measured there (default: all that are installed)")
     parser.add_argument("--save", help="folder to write the tables to, as CSV")
     parser.add_argument("--against", help="folder of an earlier --save; fail if ours got slower by more than a third, "

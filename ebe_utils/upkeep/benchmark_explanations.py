@@ -21,7 +21,8 @@ from ..methods import captum_neighbors
 from ..model import predict_logits
 from .benchmark_ways import Bench
 
-EXPLAINERS = {"ours": "this package, fitted", "faiss": "FAISS IndexFlatIP", "captum": "Captum SimilarityInfluence"}
+EXPLAINERS = {"ours": "this package, fitted", "network": "the same, the network's answer",
+              "faiss": "FAISS IndexFlatIP", "captum": "Captum SimilarityInfluence"}
 K, MANY, REPEATS = 10, 1000, 20
 
 
@@ -35,7 +36,8 @@ def measure(options: argparse.Namespace, way: str, layer: int) -> dict[str, Any]
     few, many = (bench.test.images[:n] for n in (1, min(MANY, len(bench.test))))
     predict_logits(bench.model, few)
     before, start = psutil.Process().memory_info().rss, time.perf_counter()
-    ask = {"ours": _ours, "faiss": _faiss, "captum": _captum}[way](bench, layer)
+    ask = {"ours": _ours, "network": partial(_ours, target="network"), "faiss": _faiss,
+           "captum": _captum}[way](bench, layer)
     ready, held = time.perf_counter() - start, psutil.Process().memory_info().rss - before
     size, peak = 4 * len(bench.train) * bench.dimensions[layer], peak_memory()
     row: dict[str, Any] = {"way": EXPLAINERS[way], "layer": layer, "ready (s)": ready, "held": held / size,
@@ -59,8 +61,8 @@ def _median(call: Callable[[], object], times: int) -> float:
     return float(np.median(spent))
 
 
-def _ours(bench: Bench, layer: int) -> Callable[[Any], Any]:
-    ebe = EBEClassifier(bench.model, layer=layer, k=K).fit(bench.train)
+def _ours(bench: Bench, layer: int, target: str = "labels") -> Callable[[Any], Any]:
+    ebe = EBEClassifier(bench.model, layer=layer, k=K, target=target).fit(bench.train)
     return ebe.explain_batch
 
 

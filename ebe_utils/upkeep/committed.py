@@ -24,7 +24,7 @@ from ..study.conditions import (
 from ..study.figures import accuracy_figure, save_figure, style
 from ..study.judge_tables import circularity_table, judges_table, kept_judges, selection_table
 from ..study.run import Run
-from ..study.shortcuts import shortcuts_table
+from ..study.shortcuts import blocks_table, shortcuts_table
 from ..study.step import RunError, changed_output, notebook_of, read_manifest
 from .audits import audits_table
 from .benchmark_tables import benchmark_tables
@@ -175,7 +175,7 @@ def _tables(root: Path) -> dict[str, pd.DataFrame]:
         tables["recipes"] = recipes_table(kept_recipes("layers", Path(root) / "recipes")).round(3)
         tables["layer 15"] = layer_15_table(kept_snapshots("geometry", Path(root) / "snapshots"))
         if len(shortcuts := kept_shortcuts(Path(root) / "shortcuts")):
-            tables["shortcuts"] = shortcuts_table(shortcuts)
+            tables["shortcuts"], tables["blocks"] = shortcuts_table(shortcuts), blocks_table(shortcuts)
         steady = steadiness(kept_snapshots("layers", Path(root) / "snapshots"))
         tables["steady"] = steady.round(2)
     for folder in sorted((Path(root) / "judges").glob("*")):
