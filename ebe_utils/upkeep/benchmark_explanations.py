@@ -36,8 +36,9 @@ def measure(options: argparse.Namespace, way: str, layer: int) -> dict[str, Any]
     few, many = (bench.test.images[:n] for n in (1, min(MANY, len(bench.test))))
     predict_logits(bench.model, few)
     before, start = psutil.Process().memory_info().rss, time.perf_counter()
-    ask = {"ours": _ours, "network": partial(_ours, target="network"), "faiss": _faiss,
-           "captum": _captum}[way](bench, layer)
+    makers: dict[str, Callable[[Bench, int], Callable[[Any], Any]]] = {
+        "ours": _ours, "network": partial(_ours, target="network"), "faiss": _faiss, "captum": _captum}
+    ask = makers[way](bench, layer)
     ready, held = time.perf_counter() - start, psutil.Process().memory_info().rss - before
     size, peak = 4 * len(bench.train) * bench.dimensions[layer], peak_memory()
     row: dict[str, Any] = {"way": EXPLAINERS[way], "layer": layer, "ready (s)": ready, "held": held / size,
