@@ -80,27 +80,28 @@ def test_layers_have_the_papers_numbers(small, shortcuts):
 
 
 def test_table_by_hand():
-    rows = [{"dataset": "mnist", "optimizer": "adam", "shortcuts": kind, "seed": seed, "layer": layer, "network": 0.5,
-             "top": top, "raw": 0.25, "whitened": 0.5 + seed / 10, "branch": top / 4, "without": 0.5 - top / 2}
+    rows = [{"dataset": "mnist", "images": 900, "epochs": 2, "optimizer": "adam", "shortcuts": kind, "seed": seed,
+             "layer": layer, "network": 0.5, "top": top, "raw": 0.25, "whitened": 0.5 + seed / 10, "branch": top / 4,
+             "without": 0.5 - top / 2}
             for kind, top in (("as here", 0.8), ("none", 0.2)) for seed in (0, 1) for layer in (7, 10, 12, 15, 17, 20)]
     found, blocks = shortcuts_table(pd.DataFrame(rows)), blocks_table(pd.DataFrame(rows))
     for table in (found, blocks):
-        assert table[["data set", "optimizer", "shortcuts", "seeds", "network"]].values.tolist() == [
-            ["mnist", "adam", "as here", 2, "50.0"], ["mnist", "adam", "none", 2, "50.0"]]
+        assert table.iloc[:, :7].values.tolist() == [["mnist", 900, 2, "adam", "as here", 2, "50.0"],
+                                                     ["mnist", 900, 2, "adam", "none", 2, "50.0"]]
     assert found["layer 15"].tolist() == ["80 / +30.0", "20 / +30.0"]
     assert blocks["layer 15"].tolist() == ["20 / -40.0", "5 / -10.0"]
 
 
 def test_figure_draws_the_table():
-    table = pd.DataFrame([{"dataset": "mnist", "optimizer": optimizer, "shortcuts": "as here", "seed": seed,
-                           "layer": layer, "network": 0.5, "top": top + seed / 10, "raw": 0.25, "whitened": 0.5,
-                           "branch": 0.5, "without": 0.5 - top / 2}
+    table = pd.DataFrame([{"dataset": "mnist", "images": 9000, "optimizer": optimizer, "shortcuts": "as here",
+                           "seed": seed, "layer": layer, "network": 0.5, "top": top + seed / 10, "raw": 0.25,
+                           "whitened": 0.5, "branch": 0.5, "without": 0.5 - top / 2}
                           for optimizer, top in (("adam", 0.8), ("sgd", 0.2)) for seed in (0, 1)
                           for layer in (6, 7, 10, 12, 15, 17, 20)])
     figure = shortcuts_figure(table)
     for panel, adam, sgd in zip(figure.axes, (85, 25, -40), (25, 25, -10), strict=True):
         lines = {line.get_label(): line.get_xydata() for line in panel.lines}
-        for label, height in (("adam, as here", adam), ("sgd, as here", sgd)):
+        for label, height in (("mnist, 9,000, adam", adam), ("mnist, 9,000, sgd", sgd)):
             np.testing.assert_allclose(lines[label], [(place, height) for place in range(6)])
     plt.close(figure)
 
@@ -152,4 +153,4 @@ def test_networks_are_kept_once(tmp_path, monkeypatch):
                        ("none", 100, 50, 2, 1, "adam"), ("none", 100, 50, 2, 1, "sgd")]
     kept = pd.read_csv(tmp_path / "blocks.csv")
     assert kept.values.tolist() == [
-        ["digits", optimizer, shortcuts, seed, 15, 0.5] for shortcuts, _, _, _, seed, optimizer in trained]
+        ["digits", 100, 2, optimizer, shortcuts, seed, 15, 0.5] for shortcuts, _, _, _, seed, optimizer in trained]

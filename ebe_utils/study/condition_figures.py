@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .conditions import epoch_of, leads
+from .recipes import DEFAULT
 from .shortcuts import SECOND
 from .snapshots import AVERAGE
 
@@ -61,17 +62,19 @@ def variance_figure(geometry: pd.DataFrame, layers: tuple[int, ...] = (14, 15, 1
 def shortcuts_figure(table: pd.DataFrame) -> Figure:
     """How the second convolutions lie, what whitening adds to cosine votes there, and what the network is without.
 
-    table: of `kept_shortcuts`; a line for each optimizer and kind of shortcuts, the mean over seeds, and a mark for
-    each seed.
+    table: of `kept_shortcuts`; a line for each data set, number of training images, optimizer and kind of shortcuts,
+    the mean over seeds, and a mark for each seed.
     """
     figure, panels = plt.subplots(1, 3, figsize=(14, 3.8), layout="constrained")
     at = table[table["layer"].isin(SECOND)].assign(
         lacks=table["whitened"] - table["raw"], loses=table["without"] - table["network"])
-    for color, ((optimizer, shortcuts), part) in enumerate(at.groupby(["optimizer", "shortcuts"], sort=False)):
+    about = ["dataset", "images", "optimizer", "shortcuts"]
+    for color, ((dataset, images, optimizer, shortcuts), part) in enumerate(at.groupby(about, sort=False)):
+        label = f"{dataset}, {images:,}, {optimizer}" + (f", {shortcuts}" if shortcuts != DEFAULT else "")
         for panel, column in zip(panels, ("top", "lacks", "loses"), strict=True):
             mean = 100 * part.groupby("layer")[column].mean()
             places = [SECOND.index(layer) for layer in mean.index]
-            panel.plot(places, mean, "-", color=f"C{color}", label=f"{optimizer}, {shortcuts}")
+            panel.plot(places, mean, "-", color=f"C{color}", label=label)
             panel.plot([SECOND.index(layer) for layer in part["layer"]], 100 * part[column], ".", color=f"C{color}")
     panels[0].set(title="variance in two directions", ylabel="share of the variance (%)", ylim=(0, 103))
     panels[1].set(title="what whitening adds to cosine votes", ylabel="accuracy (points)")
@@ -81,5 +84,5 @@ def shortcuts_figure(table: pd.DataFrame) -> Figure:
         panel.set_xlabel("layer (second convolutions of blocks)")
     for panel in panels[1:]:
         panel.axhline(0, color="black", linewidth=0.8)
-    panels[0].legend(title="optimizer, shortcuts", fontsize=8)
+    panels[0].legend(title="data, training images, optimizer", fontsize=8)
     return figure

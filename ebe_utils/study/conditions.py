@@ -23,7 +23,7 @@ def kept_recipes(table: str, root: str | Path | None = None) -> pd.DataFrame:
 
 
 def kept_shortcuts(root: str | Path | None = None) -> pd.DataFrame:
-    """`judge_shortcuts` of all networks with other shortcuts, with columns dataset, optimizer, shortcuts and seed."""
+    """`judge_shortcuts` of all networks with other shortcuts, with columns about its training."""
     file = Path(root or reference_root() / "shortcuts") / "blocks.csv"
     return pd.read_csv(file) if file.exists() else pd.DataFrame()
 

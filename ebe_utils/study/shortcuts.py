@@ -114,11 +114,12 @@ def judge_shortcuts(shortcuts: str, train_set: ImageSet, test_set: ImageSet, epo
 
 
 def shortcuts_table(table: pd.DataFrame) -> pd.DataFrame:
-    """What is shown of `judge_shortcuts` of several networks: a row for each data set, optimizer and kind of shortcuts.
+    """What is shown of `judge_shortcuts` of several networks: a row for each data set, number of training images and
+    epochs, optimizer and kind of shortcuts.
 
-    table: with columns dataset, optimizer, shortcuts and seed. network: mean accuracy in per cent; a column for each
-    second convolution: the mean share of the variance in two directions, and what cosine votes lack there, as the
-    accuracy after whitening minus that before, in points, over the seeds.
+    table: with columns dataset, images, epochs, optimizer, shortcuts and seed. network: mean accuracy in per cent; a
+    column for each second convolution: the mean share of the variance in two directions, and what cosine votes lack
+    there, as the accuracy after whitening minus that before, in points, over the seeds.
     """
     return _by_layer(table, lambda mean, layer: (f"{mean['top'][layer]:.0f} / "
                                                  f"{mean['whitened'][layer] - mean['raw'][layer]:+.1f}"))
@@ -132,10 +133,10 @@ def blocks_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _by_layer(table, cell):
-    rows = []
-    for (dataset, optimizer, shortcuts), part in table.groupby(["dataset", "optimizer", "shortcuts"], sort=False):
-        mean = part.drop(columns=["dataset", "optimizer", "shortcuts"]).groupby("layer").mean() * 100
-        rows.append({"data set": dataset, "optimizer": optimizer, "shortcuts": shortcuts,
-                     "seeds": part["seed"].nunique(), "network": f"{mean['network'].iloc[0]:.1f}",
+    rows, about = [], ["dataset", "images", "epochs", "optimizer", "shortcuts"]
+    for values, part in table.groupby(about, sort=False):
+        mean = part.drop(columns=about).groupby("layer").mean() * 100
+        rows.append({**dict(zip(about, values, strict=True)), "seeds": part["seed"].nunique(),
+                     "network": f"{mean['network'].iloc[0]:.1f}",
                      **{f"layer {layer}": cell(mean, layer) for layer in SECOND}})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).rename(columns={"dataset": "data set"})

@@ -17,7 +17,7 @@ from ..study.step import notebook_of
 from .audits import SHARES, keep_audit
 from .candidates import keep_candidates
 from .committed import REFERENCE, keep_domain_run, keep_results, update_results
-from .conditions import keep_recipe, keep_shortcuts, keep_snapshots
+from .conditions import GRID_EPOCHS, N_TRAIN, keep_recipe, keep_shortcuts, keep_snapshots
 from .course import write_course
 from .drawing import draw
 from .explorers import keep_explorers
@@ -66,6 +66,8 @@ def parser() -> argparse.ArgumentParser:
                                   help="mistakes whose last layer is refitted (%(default)s)")
     for name in ("recipes", "shortcuts"):
         made[name].add_argument("--seeds", type=int, default=1, help="seeds of each (%(default)s)")
+    for word, number in (("images", N_TRAIN), ("epochs", GRID_EPOCHS)):
+        made["shortcuts"].add_argument(f"--{word}", type=int, default=number, help="of each training (%(default)s)")
     made["recipes"].add_argument("--recipe", action="append", choices=tuple(RECIPES),
                                  help="only this one; may be given again")
     made["audits"].add_argument("--share", action="append", type=float,
@@ -115,7 +117,7 @@ def _shortcuts(options: argparse.Namespace) -> None:
     for seed in range(options.seeds):
         for shortcuts, optimizer in [(DEFAULT, "sgd"), *((kind, "adam") for kind in SHORTCUTS)]:
             for dataset in options.names:
-                keep_shortcuts(dataset, shortcuts, seed, optimizer)
+                keep_shortcuts(dataset, shortcuts, seed, optimizer, n_train=options.images, epochs=options.epochs)
 
 
 def _keep(options: argparse.Namespace) -> None:

@@ -94,7 +94,8 @@ def keep_recipe(dataset: str, recipe: str, seed: int = 0, folder: Path = GRID, n
 def keep_shortcuts(dataset: str, shortcuts: str, seed: int = 0, optimizer: str = "adam", folder: Path = SHORTCUTS,
                    n_train: int = N_TRAIN, n_test: int = N_TEST, epochs: int = GRID_EPOCHS) -> None:
     """`judge_shortcuts` on a part of a data set, added to blocks.csv in `folder`, unless its rows are there."""
-    about = {"dataset": dataset, "optimizer": optimizer, "shortcuts": shortcuts, "seed": seed}
+    about = {"dataset": dataset, "images": n_train, "epochs": epochs, "optimizer": optimizer, "shortcuts": shortcuts,
+             "seed": seed}
     if len(_rows(folder / "blocks.csv", about)[1]):
         return
     folder.mkdir(parents=True, exist_ok=True)
