@@ -19,6 +19,7 @@ from ebe_utils.study.claims import judge_claims
 from ebe_utils.study.condition_figures import over_epochs, variance_figure
 from ebe_utils.study.conditions import (
     kept_recipes,
+    kept_shortcuts,
     kept_snapshots,
     layer_15_table,
     leads,
@@ -27,6 +28,7 @@ from ebe_utils.study.conditions import (
 )
 from ebe_utils.study.recipes import READINGS, RECIPES
 from ebe_utils.study.run import Run
+from ebe_utils.study.shortcuts import SECOND
 from ebe_utils.study.snapshots import AVERAGE, EPOCHS, read_together, verdicts_over
 from ebe_utils.upkeep.committed import REFERENCE
 from ebe_utils.upkeep.conditions import LAYERS
@@ -250,3 +252,39 @@ def test_figures_draw_the_tables():
         expected = sorted((int(row["snapshot"]), 100 * row[column]) for row in part.to_dict("records"))
         np.testing.assert_allclose(drawn.get_xydata(), expected)
     plt.close(figure)
+
+
+def pages():
+    docs = REFERENCE.parents[1] / "docs"
+    return [" ".join((docs / f"{name}.md").read_text(encoding="utf-8").split()) for name in ("results", "findings")]
+
+
+def test_what_the_text_says_of_blocks():
+    """Layers 15 and 20 belong to blocks that networks trained with Adam do without, and the other blocks do not."""
+    table = kept_shortcuts().query("images == 10000 and epochs == 20 and shortcuts == 'as here' and seed == 0")
+    table = table[table["layer"].isin(SECOND)].assign(change=100 * (table["without"] - table["network"]))
+    at = table.set_index(["dataset", "optimizer", "layer"])
+    used = at["change"].drop([15, 20], level="layer")
+    for dataset in ("cifar10", "fashion_mnist"):
+        adam = at.loc[dataset, "adam"]
+        assert round(100 * adam.loc[15, "branch"]) == 2 and adam.loc[[15, 20], "change"].abs().max() < 0.5
+        assert used[dataset, "adam"].max() < -2 and adam.loc[[15, 20], "top"].min() > adam["top"].drop([15, 20]).max()
+    sgd = at.loc["cifar10", "sgd"]
+    for page in pages():
+        assert f"{-used.xs('adam', level='optimizer').max():.1f} to " in page
+        assert f"{-used['cifar10', 'adam'].min():.1f}" in page and f"{-sgd.loc[15, 'change']:.1f} points" in page
+        assert f"{100 * sgd.loc[15, 'branch']:.0f} % of the variance" in page
+        for dataset in ("cifar10", "fashion_mnist"):
+            assert f"{at.loc[(dataset, 'adam', 15), 'change']:+.1f}".replace("-", "−") in page
+
+
+def test_what_the_text_says_of_optimizers():
+    ahead = recipes_table(kept_recipes("layers")).set_index(["dataset", "recipe"])["ahead"].astype(int)
+    sets = ("mnist", "fashion_mnist", "cifar10")
+    adam, sgd = ([ahead[dataset, recipe] for dataset in sets] for recipe in ("as here", "SGD, momentum 0.9"))
+    assert all(more > fewer for more, fewer in zip(adam, sgd, strict=True))
+    results, findings = pages()
+    assert f"{adam[0]} layers are ahead of the network on MNIST and Fashion-MNIST and {adam[2]} on CIFAR-10" in results
+    said = [f"{a}, {b} and {c}" for a, b, c in (sgd, adam)]
+    assert f"with SGD {said[0]}" in results
+    assert f"{said[0]} of 20 on MNIST, Fashion-MNIST and CIFAR-10, with Adam {said[1]}" in findings

@@ -84,5 +84,6 @@ def shortcuts_figure(table: pd.DataFrame) -> Figure:
         panel.set_xlabel("layer (second convolutions of blocks)")
     for panel in panels[1:]:
         panel.axhline(0, color="black", linewidth=0.8)
-    panels[0].legend(title="data, training images, optimizer", fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), title="data, training images, optimizer", fontsize=9,
+                  ncols=4, loc="outside lower center")
     return figure
