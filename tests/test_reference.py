@@ -468,6 +468,23 @@ def _measured():
     other = pd.read_csv(REFERENCE / "audits" / "fashion_mnist-0.1-seed0.csv").set_index(["layer", "by"])["area"]
     yield results, (f"{other['14', 'neighbors']:.2f} at layer 14, {other['avgpool', 'neighbors']:.2f} in the pooled "
                     f"features, {other['14', 'network']:.2f} by the loss")
+    other = pd.read_csv(REFERENCE / "audits" / "mnist-0.1-seed0.csv").set_index(["layer", "by"])
+    area = other["area"]
+    yield results, (f"learnt {100 * other['memorised'].iloc[0]:.0f} %: {area['14', 'neighbors']:.2f}, "
+                    f"{area['avgpool', 'neighbors']:.2f} and {area['14', 'network']:.2f}")
+    five = [pd.read_csv(file, dtype={"layer": str}).set_index(["layer", "by"])
+            for file in sorted((REFERENCE / "audits").glob("*-0.05-seed0.csv"))]  # CIFAR-10, Fashion-MNIST, MNIST
+    near, loss = ([one.loc[("14", by), "area"] for one in five] for by in ("neighbors", "network"))
+    assert len(five) == 3 and all(a > b for a, b in zip(near, loss, strict=True))
+    yield results, (f"({near[0]:.2f} on CIFAR-10, {near[1]:.2f} on Fashion-MNIST, {near[2]:.2f} on MNIST), and better "
+                    f"than the loss ({', '.join(f'{one:.2f}' for one in loss)})")
+    ten = [pd.read_csv(file, dtype={"layer": str}).set_index(["layer", "by"])
+           for file in sorted((REFERENCE / "audits").glob("*-0.1-seed0.csv"))]
+    first = [[f"{100 * one.loc[('14', 'neighbors'), 'first']:.0f}" for one in tables] for tables in (five, ten)]
+    said = ["{}, {} and {}".format(*values) for values in first]
+    yield results, f"Of the first images {said[0]} % are then wrong ({said[1]} with a tenth)"
+    yield results, f"now worse than the loss ({five[0].loc[('avgpool', 'neighbors'), 'area']:.2f})"
+    assert five[0].loc[("avgpool", "neighbors"), "area"] < loss[0]
 
     own = kept_frontiers(folder="frontier_fast").set_index(["run", "choice"]).loc["mnist-fast-seed0"]
     ours, most = own.loc["influence, of 600"], own.loc["most relied on, of 600 (bound)"]
