@@ -5,6 +5,7 @@ is one: see notebook 10.
 """
 
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from numpy.typing import ArrayLike
@@ -49,28 +50,26 @@ def moved_image(model: nn.Module, image: ArrayLike | torch.Tensor, target: int, 
         with torch.inference_mode():
             outputs = model(start).shape[1]
         integer("target", target, 0, outputs - 1, ", an output of the network")
-        real("rate", rate), integer("weights", weights, 1)
+        real("rate", rate)
+        schedule = [0.01 * 3**i for i in range(integer("weights", weights, 1))]
         done = 0
         best: tuple[float, torch.Tensor, float] | None = None
-        for far in (lambda log_p: (1 - log_p.exp()) ** 2, torch.neg):
-            x = start.clone().requires_grad_(True)
-            optimizer, weight = torch.optim.Adam([x], rate), 0.01 / 3
-            for _ in range(weights):
-                weight *= 3
-                for _ in range(steps):
-                    log_p = F.log_softmax(model(x), 1)[0]
-                    distance = (x - start).abs().mean()
-                    if int(log_p.argmax()) == target and (best is None or distance.item() < best[0]):
-                        best = distance.item(), x.detach().clone(), log_p[target].exp().item()
-                    loss = weight * far(log_p[target]) + distance
-                    optimizer.zero_grad()
-                    loss.backward(inputs=[x])
-                    optimizer.step()
-                    with torch.no_grad():
-                        x.clamp_(0, 1)
-                    done += 1
-                if best is not None:
-                    break
+        for far, weight in product((lambda log_p: (1 - log_p.exp()) ** 2, torch.neg), schedule):
+            if weight == schedule[0]:
+                x = start.clone().requires_grad_(True)
+                optimizer = torch.optim.Adam([x], rate)
+            for _ in range(steps):
+                log_p = F.log_softmax(model(x), 1)[0]
+                distance = (x - start).abs().mean()
+                if int(log_p.argmax()) == target and (best is None or distance.item() < best[0]):
+                    best = distance.item(), x.detach().clone(), log_p[target].exp().item()
+                loss = weight * far(log_p[target]) + distance
+                optimizer.zero_grad()
+                loss.backward(inputs=[x])
+                optimizer.step()
+                with torch.no_grad():
+                    x.clamp_(0, 1)
+                done += 1
             if best is not None:
                 break
         if best is None:

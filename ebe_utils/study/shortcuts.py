@@ -1,7 +1,7 @@
 """Layer 15, by intervention: ResNet18 with other shortcuts, how the outputs of its blocks' convolutions then lie, and
 what the network is without one of its blocks.
 
-A block adds what its second convolution puts out to its shortcut. In five of ResNet18's eight blocks the shortcut is
+A block adds the output of its second convolution to its shortcut. In five of ResNet18's eight blocks the shortcut is
 the block's input itself; in the three that halve the size (layers 6 and 7, 11 and 12, 16 and 17) it is a convolution.
 """
 

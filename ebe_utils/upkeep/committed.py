@@ -178,11 +178,11 @@ def _tables(root: Path) -> dict[str, pd.DataFrame]:
             tables["shortcuts"], tables["blocks"] = shortcuts_table(shortcuts), blocks_table(shortcuts)
         steady = steadiness(kept_snapshots("layers", Path(root) / "snapshots"))
         tables["steady"] = steady.round(2)
-    for folder in sorted((Path(root) / "judges").glob("*")):
-        scores = kept_judges(folder.name, Path(root))
-        tables[f"judges {folder.name}"] = judges_table(scores)
-        tables[f"selection {folder.name}"] = selection_table(scores)
-        tables[f"circularity {folder.name}"] = circularity_table(scores)
+    for name in sorted(file.parent.name for file in (Path(root) / "judges").glob("*/scores.csv")):
+        scores = kept_judges(name, Path(root))
+        tables[f"judges {name}"] = judges_table(scores)
+        tables[f"selection {name}"] = selection_table(scores)
+        tables[f"circularity {name}"] = circularity_table(scores)
     return tables
 
 
