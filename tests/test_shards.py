@@ -95,9 +95,10 @@ def test_a_database_finds_nearly_all_and_measures_how_many(metric, embeddings, u
     truth_far, truth = Index(rows, metric).kneighbors(queries, 8)
     recall = np.mean([np.isin(a, b).mean() for a, b in zip(truth, indices, strict=True)])
     assert found.notes()["recall"] == pytest.approx(recall) and recall > 0.9
-    same = np.isin(indices, truth)
-    np.testing.assert_allclose(distances[same], [truth_far[i][truth[i] == j][0] for i, row in enumerate(indices)
-                                                 for j in row[same[i]]], rtol=1e-6, atol=1e-9)
+    for row, far, right, true_far in zip(indices, distances, truth, truth_far, strict=True):  # query by query
+        same = np.isin(row, right)
+        expected = dict(zip(right.tolist(), true_far, strict=True))
+        np.testing.assert_allclose(far[same], [expected[j] for j in row[same].tolist()], rtol=1e-6, atol=1e-9)
     again = search_database(open_database(tmp_path / "graph"), queries, 8, metric)
     np.testing.assert_array_equal(again[1], indices)
 
