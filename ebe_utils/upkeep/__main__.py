@@ -24,6 +24,7 @@ from .explorers import keep_explorers
 from .frontiers import keep_frontier
 from .hubs import keep_hubness
 from .publishing import publish
+from .removing import keep_removals
 from .similarities import keep_similarities
 from .trial import LONG, SHORT, Sizes, report
 
@@ -39,6 +40,8 @@ COMMANDS: dict[str, tuple[str, tuple[str, str] | None, str]] = {
     "hubness": ("compare distances with fewer hubs on a run's network", _TRAINED, "+"),
     "audits": ("train on wrong labels, and audit the training set",
                ("DATASET", "mnist, fashion_mnist, cifar10"), "+"),
+    "removals": ("train small networks again without the examples of an image",
+                 ("DATASET", "mnist, fashion_mnist, cifar10"), "+"),
     "snapshots": ("train with snapshots, sweep each, and keep the tables",
                   ("RUN", "as of a run's folder: fashion_mnist-paper-seed1"), "+"),
     "recipes": ("judge the claims by other recipes on parts of data sets",
@@ -96,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                      "hubness": lambda: [keep_hubness(name) for name in options.names],
                      "audits": lambda: [keep_audit(name, share) for share in options.share or SHARES
                                         for name in options.names],
+                     "removals": lambda: [keep_removals(name) for name in options.names],
                      "recipes": lambda: _recipes(options), "shortcuts": lambda: _shortcuts(options),
                      "frontier": lambda: [keep_frontier(name, options.refits) for name in options.names]}.get(
         options.command, lambda: _keep(options)))
