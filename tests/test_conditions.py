@@ -194,7 +194,7 @@ def test_snapshots_are_kept_and_judged(tmp_path, monkeypatch):
     monkeypatch.setenv("EBE_RUNS_DIR", str(tmp_path / "runs"))
     small = load_dataset("digits", n_train=150, n_test=40)
     monkeypatch.setattr("ebe_utils.study.run.Run.load_data", lambda self: small)
-    folder = conditions.keep_snapshots("digits-paper-seed0", tmp_path / "kept", epochs=[1, 2], last=2)
+    folder = conditions.keep_snapshots("digits-paper-seed0", tmp_path / "kept", [1, 2], 2, tmp_path)
     together = read_together(folder / "together.csv.gz")
     assert list(together) == ["1", "2", AVERAGE]
     verdicts = pd.read_csv(folder / "verdicts.csv")
@@ -203,4 +203,12 @@ def test_snapshots_are_kept_and_judged(tmp_path, monkeypatch):
     layers = pd.read_csv(folder / "layers.csv")
     at = layers[(layers["layer"] == 14) & (layers["k"] == 10)].set_index("snapshot")["accuracy"]
     assert {name: table.loc["14/10", "14/10"] / 40 for name, table in together.items()} == pytest.approx(at.to_dict())
-    assert sorted(pd.read_csv(folder / "geometry.csv")["layer"].unique()) == [12, 14, 15, 16, 20]
+    geometry = pd.read_csv(folder / "geometry.csv", dtype={"snapshot": str})
+    assert sorted(geometry["layer"].unique()) == [12, 14, 15, 16, 20]
+    blocks = pd.read_csv(tmp_path / "blocks.csv")  # of the last snapshot
+    assert blocks[["dataset", "images", "epochs", "optimizer", "seed"]].drop_duplicates().values.tolist() == [
+        ["digits", 150, 2, "adam", 0]]
+    both = blocks.merge(geometry[geometry["snapshot"] == "2"], "inner", "layer")
+    assert len(both) == 5 and both["top_x"].tolist() == pytest.approx(both["top_y"].tolist(), rel=1e-3)
+    network = layers[layers["snapshot"].astype(str) == "2"]
+    assert blocks["network"].iloc[0] == pytest.approx(network["network_accuracy"].iloc[0])

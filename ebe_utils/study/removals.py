@@ -48,7 +48,7 @@ def equal_choices(frontier: Frontier, train_set: ImageSet, test_set: ImageSet) -
     return chosen | {PIXELS: kneighbors(rows, queries, frontier.k)[1]}
 
 
-def removals(train_set: ImageSet, test_set: ImageSet, images: int = 50, seeds: int = 2, seed: int = 0, k: int = 10,
+def removals(train_set: ImageSet, test_set: ImageSet, images: int = 30, seeds: int = 2, seed: int = 0, k: int = 10,
              candidates: int = 50, network: Callable[..., Any] = small_network, layer: int | str = LAYER,
              done: Collection[int] = ()) -> Iterator[list[dict[str, Any]]]:
     """For each of the first `images` test images that the network gets right, and as many that it gets wrong, its rows.

@@ -102,13 +102,23 @@ def judge_shortcuts(shortcuts: str, train_set: ImageSet, test_set: ImageSet, epo
                     optimizer: str = "adam") -> pd.DataFrame:
     """Train a ResNet18 with such shortcuts, by the default recipe but for the optimizer: a row for each `block_layers`.
 
-    Columns: layer (the paper's number), network (its accuracy, 0 to 1), those of `layer_geometry`, and, for the second
-    convolution of each block, those of `block_use`.
+    Columns: see `judge_blocks`.
     """
     model = train(resnet18_with(shortcuts, train_set, seed), train_set, epochs=epochs, seed=seed, optimizer=optimizer,
                   progress=False)
+    return judge_blocks(model, train_set, test_set)
+
+
+def judge_blocks(model: nn.Module, train_set: ImageSet, test_set: ImageSet, queries: ImageSet | None = None
+                 ) -> pd.DataFrame:
+    """The convolutions within the blocks of a trained ResNet18, a row for each of `block_layers`.
+
+    Columns: layer (the paper's number), network (its accuracy on the test images, 0 to 1), those of `layer_geometry`,
+    and, for the second convolution of each block, those of `block_use`. queries: the images whose neighbours the
+    geometry is about (default: the test images).
+    """
     numbers = block_layers(train_set)
-    table = layer_geometry(model, train_set, test_set, list(numbers))
+    table = layer_geometry(model, train_set, test_set if queries is None else queries, list(numbers))
     table = table.merge(block_use(model, train_set, test_set), "left", "layer")
     return table.assign(layer=table["layer"].map(numbers), network=evaluate(model, test_set)["test_accuracy"])
 

@@ -10,9 +10,10 @@ from ..datasets import load_dataset
 from ..files import write_text
 from ..geometry import layer_geometry
 from ..layer_neighbors import layer_neighbors
-from ..study.recipes import RECIPES, judge_readings, train_recipe
+from ..model import load_model, resnet18_for
+from ..study.recipes import DEFAULT, RECIPES, judge_readings, train_recipe
 from ..study.run import Run
-from ..study.shortcuts import judge_shortcuts
+from ..study.shortcuts import judge_blocks, judge_shortcuts
 from ..study.snapshots import (
     AVERAGE,
     EPOCHS,
@@ -30,13 +31,14 @@ LAYERS = (12, 14, 15, 16, 20)  # around layer 15, and the other second convoluti
 SAMPLE = 5_000, 1_000  # images by which the geometry of a snapshot's layers is measured
 
 
-def keep_snapshots(name: str, folder: Path = SNAPSHOTS, epochs: Iterable[int] = EPOCHS, last: int = 10) -> Path:
+def keep_snapshots(name: str, folder: Path = SNAPSHOTS, epochs: Iterable[int] = EPOCHS, last: int = 10,
+                   shortcuts: Path = SHORTCUTS) -> Path:
     """Train the network of a run with snapshots, sweep each, and write the tables to `folder`/name.
 
     name: as of a run's folder, "fashion_mnist-paper-seed1". layers.csv: `snapshot_tables` of each snapshot;
     together.csv.gz: the upper half of `joint_correctness`; verdicts.csv: the claims judged at each; geometry.csv:
-    `layer_geometry` of `LAYERS`. `last`: epochs whose weights are averaged. Everything that is finished is
-    found again after an interruption.
+    `layer_geometry` of `LAYERS`. `last`: epochs whose weights are averaged. The blocks of the last snapshot are added
+    to blocks.csv in `shortcuts`, see `judge_blocks`. Everything that is finished is found again after an interruption.
     """
     dataset, profile, seed = name.rsplit("-", 2)
     run = Run.start(dataset=dataset, profile=profile, seed=int(seed.removeprefix("seed")))
@@ -55,6 +57,12 @@ def keep_snapshots(name: str, folder: Path = SNAPSHOTS, epochs: Iterable[int] = 
         write_text(place / f"{snapshot}.together.csv", together.to_csv())
         write_text(place / f"{snapshot}.geometry.csv", geometry.to_csv(index=False, float_format="%.5g"))
         write_text(part, layers.to_csv(index=False, float_format="%.6g"))
+    about = {"dataset": dataset, "images": len(train_set), "epochs": max(files), "optimizer": p.optimizer,
+             "shortcuts": DEFAULT, "seed": p.seed}
+    if not len(_rows(shortcuts / "blocks.csv", about)[1]):
+        model = load_model(files[max(files)], resnet18_for(train_set, p.stem), train_set)
+        shortcuts.mkdir(parents=True, exist_ok=True)
+        _add(shortcuts / "blocks.csv", judge_blocks(model, small[0], test_set, small[1]), about)
     return gather(place, [*map(str, sorted(files)), *[AVERAGE] * bool(last)], dataset, folder / name)
 
 

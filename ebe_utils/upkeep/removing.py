@@ -13,7 +13,7 @@ FOLDER = REFERENCE / "removals"
 N_TRAIN, N_TEST = 500, 1000
 
 
-def keep_removals(dataset: str, images: int = 50, seeds: int = 2, seed: int = 0, folder: Path = FOLDER,
+def keep_removals(dataset: str, images: int = 30, seeds: int = 2, seed: int = 0, folder: Path = FOLDER,
                   n_train: int = N_TRAIN, n_test: int = N_TEST) -> Path:
     """Write folder/dataset.csv, the rows of `removals`; after an interruption it goes on with the next image."""
     folder.mkdir(parents=True, exist_ok=True)
