@@ -40,7 +40,8 @@ class VectorDatabase:
         """Take in the next training rows, (n, d)."""
         self.truth.add(rows)
         rows = rows.detach().cpu()
-        self.index.add(np.arange(self.seen, self.seen + len(rows)), rows.float().numpy())
+        # On one thread: with several, the order in which rows join decides the graph, and it differs from run to run.
+        self.index.add(np.arange(self.seen, self.seen + len(rows)), rows.float().numpy(), threads=1)
         self.seen += len(rows)
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:

@@ -103,15 +103,16 @@ def test_a_database_finds_nearly_all_and_measures_how_many(metric, embeddings, u
     np.testing.assert_array_equal(again[1], indices)
 
 
-def test_a_walk_that_looks_at_little_finds_less(embeddings, usearch):
+def test_a_walk_that_looks_at_little_finds_less_and_always_the_same(usearch):
     rng = np.random.default_rng(1)
     rows, queries = (rng.standard_normal((n, 64)).astype(np.float32) for n in (3000, 40))  # no direction stands out
-    recall = []
-    for breadth in (1, 400):
+    recall, indices = [], []
+    for breadth in (1, 400, 1):
         found = VectorDatabase(torch.from_numpy(queries), 10, breadth=breadth, checked=40)
         found.add(torch.from_numpy(rows))
-        found.result()
+        indices.append(found.result()[1])
         recall.append(found.notes()["recall"])
+    np.testing.assert_array_equal(indices[0], indices[2])
     assert recall[0] < recall[1] - 0.02 and recall[1] > 0.97
 
 
