@@ -15,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # Tests of more than ten seconds, which `make check` leaves to `make test`.
-SLOW := test_sequence.py test_audits.py test_candidates.py test_recorded.py test_text_data.py test_growth.py test_conditions.py test_frontier.py test_series.py test_real_data.py test_bench.py test_bounded_search.py test_claims.py test_sweep.py test_index.py test_memory.py test_paths.py test_saved.py test_explorer.py test_explorer_page.py test_trial.py test_shards.py test_shortcuts.py test_pretrained.py test_course.py test_self_checks.py
+SLOW := test_removals.py test_sequence.py test_audits.py test_candidates.py test_recorded.py test_text_data.py test_growth.py test_conditions.py test_frontier.py test_series.py test_real_data.py test_bench.py test_bounded_search.py test_claims.py test_sweep.py test_index.py test_memory.py test_paths.py test_saved.py test_explorer.py test_explorer_page.py test_trial.py test_shards.py test_shortcuts.py test_pretrained.py test_course.py test_self_checks.py
 
 # Two processes share the test files, one after the other; the sequence of notebooks runs beside them.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder

@@ -427,8 +427,6 @@ def _measured():
     shows = jaccard[c].loc["small network: examples that show the shortcut"]
     for page in (readme, findings):
         yield page, f"{100 * shows['value']:.0f} % of them"
-    removal = [table.loc["small network: removal, fall of probability", "value"] for table in jaccard.values()]
-    yield readme, f"by {min(removal):.2f} to {max(removal):.2f}"
 
     run = next(run for run in COMMITTED[c] if (run.path / "choosing").exists())
     choices = pd.read_csv(run.file("choosing", "choices.csv")).set_index("rule")

@@ -1,6 +1,7 @@
 """Networks trained again without an image's examples: by hand where the answer can be computed, and on a few digits."""
 
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,8 @@ from ebe_utils.study.removals import (
     small_network,
 )
 from ebe_utils.upkeep import removing
+
+CHECKOUT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,8 @@ def test_falls_that_can_be_computed(images):
         nearest = (-cosine).argsort(1)[:, :10]
         expected = (35 - (train_set.labels[nearest] == 2).sum(1)) / 70
         np.testing.assert_allclose(after[name], expected[after.index], rtol=1e-6)
+        same = found[found["choice"] == name].set_index("image")["same label"]
+        np.testing.assert_allclose(same, (train_set.labels[nearest] == 2).mean(1)[same.index])
 
 
 def test_networks_are_trained_without_the_examples(images):
@@ -132,3 +137,57 @@ def test_an_interrupted_table_goes_on(tmp_path, monkeypatch):
     assert table(tmp_path / "removals") == whole
     kept = kept_removals(tmp_path)
     assert set(kept["dataset"]) == {"digits"} and kept.groupby("answer")["image"].nunique().tolist() == [2, 2]
+
+
+# --- what the pages say of the committed rows ----------------------------------------------------------------------
+
+NEAREST, INFLUENCE, OF_CLASS = "layer 3, nearest (the paper)", "influence, of 50", "nearest of the answer's class"
+RANDOM_OF_CLASS, REPRESENTERS = "random of the answer's class", "representer points"
+DATASETS = ("mnist", "fashion_mnist", "cifar10")
+
+
+@pytest.fixture(scope="module")
+def kept():
+    return kept_removals(CHECKOUT / "data" / "reference")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/findings.md", "docs/results.md", "notebooks/18_retraining.ipynb"])
+def test_the_pages_state_the_falls(page, kept):
+    table = falls(kept).set_index(["choice", "answer", "dataset"])["fall"]
+    text = " ".join((CHECKOUT / page).read_text(encoding="utf-8").split())
+
+    def said(choice, answer):
+        return "{:.1f}, {:.1f} and {:.1f}".format(*(table.loc[choice, answer, name] for name in DATASETS))
+
+    asked = [(NEAREST, "wrong"), (INFLUENCE, "wrong")]
+    if page != "README.md":
+        asked.append((RANDOM_OF_CLASS, "wrong"))
+    if page.endswith(("results.md", "ipynb")):
+        asked += [(NEAREST, "right"), (RANDOM_OF_CLASS, "right"), (OF_CLASS, "right"), (OF_CLASS, "wrong")]
+        labels = 100 * kept[kept["choice"] == NEAREST].groupby(["answer", "dataset"])["same label"].mean()
+        for answer in ("right", "wrong"):
+            assert "{:.0f}, {:.0f} and {:.0f} %".format(*(labels[answer, name] for name in DATASETS)) in text
+    for choice, answer in asked:
+        assert said(choice, answer) in text, (choice, answer)
+
+
+def test_what_the_pages_compare_is_so(kept):
+    assert kept.groupby(["dataset", "answer"])["image"].nunique().eq(30).all() and set(kept["dataset"]) == set(DATASETS)
+    assert not kept.duplicated(["dataset", "image", "choice"]).any()
+
+    def sign(choice, other, answer):
+        """Of each data set: 1 or -1 where the interval of the difference excludes zero, else 0."""
+        found = []
+        for name in DATASETS:
+            _, low, high = fall_beyond(kept[(kept["dataset"] == name) & (kept["answer"] == answer)], choice, other)
+            found.append(int(low > 0) - int(high < 0))
+        return found
+
+    assert max(sign(NEAREST, RANDOM_OF_CLASS, "wrong")) <= 0
+    assert sign(NEAREST, RANDOM_OF_CLASS, "right") == [1, 1, 0]
+    assert sign(INFLUENCE, NEAREST, "wrong") == [1, 1, 1]
+    assert sign(OF_CLASS, INFLUENCE, "right") == [1, 1, 1] and sign(OF_CLASS, INFLUENCE, "wrong") == [0, 1, 1]
+    assert sign(INFLUENCE, REPRESENTERS, "right") == [1, 1, 1] and sign(INFLUENCE, REPRESENTERS, "wrong") == [1, 1, 0]
+    table = falls(kept)
+    largest = table.loc[table.groupby(["dataset", "answer"])["fall"].idxmax(), "choice"]
+    assert set(largest) == {OF_CLASS}

@@ -53,7 +53,8 @@ def removals(train_set: ImageSet, test_set: ImageSet, images: int = 30, seeds: i
              done: Collection[int] = ()) -> Iterator[list[dict[str, Any]]]:
     """For each of the first `images` test images that the network gets right, and as many that it gets wrong, its rows.
 
-    Rows: image, answer (right or wrong), choice, before and after (the probability of the answer by networks trained
+    Rows: image, answer (right or wrong), choice, same label (share of its examples whose label is the network's
+    answer), before and after (the probability of the answer by networks trained
     with and without the choice's examples, mean over the seeds), kept before and kept after (how many of them give that
     answer). network(data, seed): trains one; that of `seed` gives the answers and the examples, and it is trained anew
     from seed, seed + 1, ...; done: images to leave out. The yielded lists have a row for each choice.
@@ -76,7 +77,8 @@ def removals(train_set: ImageSet, test_set: ImageSet, images: int = 30, seeds: i
         rows = []
         for name, at in choices.items():
             after = said(at[i])
-            rows.append(about | {"choice": name, "before": before[0], "after": after[0], "kept before": before[1],
+            rows.append(about | {"choice": name, "same label": float((train_set.labels[at[i]] == answer).mean()),
+                                 "before": before[0], "after": after[0], "kept before": before[1],
                                  "kept after": after[1]})
         yield rows
 

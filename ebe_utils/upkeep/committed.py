@@ -23,6 +23,7 @@ from ..study.conditions import (
 )
 from ..study.figures import accuracy_figure, save_figure, style
 from ..study.judge_tables import circularity_table, judges_table, kept_judges, selection_table
+from ..study.removals import kept_removals, removals_table
 from ..study.run import Run
 from ..study.shortcuts import blocks_table, shortcuts_table
 from ..study.step import RunError, changed_output, notebook_of, read_manifest
@@ -165,6 +166,8 @@ def _tables(root: Path) -> dict[str, pd.DataFrame]:
     for name, of_kept in (("candidates", candidates_table), ("hubness", hubness_table), ("audits", audits_table)):
         if len(table := of_kept(Path(root) / name)):
             tables[name] = table
+    if len(removed := kept_removals(root)):
+        tables["removals"] = removals_table(removed)
     if len(table := profiles_table(Path(root))):
         tables["profiles"] = table
     if len(verdicts := kept_snapshots("verdicts", Path(root) / "snapshots")):
