@@ -190,15 +190,45 @@ def test_leads_and_steadiness_are_hand_counts():
 
 
 def test_what_the_text_says_of_layer_15():
-    """Cosine votes at layer 15 lose more than 20 points over the training; whitened ones do not."""
+    """Cosine votes at layer 15 lose accuracy over the training, most on the harder data sets; whitened ones do not."""
     geometry = kept_snapshots("geometry").set_index(["run", "snapshot", "layer"])
     for folder in FOLDERS:
         first, last = (geometry.loc[(folder.name, snapshot, 15)] for snapshot in ("8", "60"))
-        assert first["raw"] - last["raw"] > 0.15
-        assert abs(first["whitened"] - last["whitened"]) < 0.06
-        assert last["top"] > 0.95
+        easy = folder.name.startswith("mnist")
+        assert first["raw"] - last["raw"] > (0.03 if easy else 0.15)
+        assert abs(first["whitened"] - last["whitened"]) < (0.01 if easy else 0.06)
+        assert first["top"] > 0.855 and last["top"] > (0.955 if easy else 0.985)
+        for beside in (14, 16):
+            assert abs(last["whitened"] - geometry.loc[(folder.name, "60", beside), "whitened"]) < 0.04
     table = layer_15_table(geometry.reset_index())
     assert set(table["run"]) == {folder.name for folder in FOLDERS}
+
+
+def test_what_the_text_says_of_the_training_on_mnist():
+    """The counts, the steadiness, and the blocks at its end."""
+    results, findings = pages()
+    name = "mnist-paper-seed2"
+    verdicts = kept_snapshots("verdicts").query("run == @name and snapshot != @AVERAGE")
+    holds = (verdicts["verdict"] == "holds").groupby(verdicts["claim"]).sum()
+    epochs = verdicts["snapshot"].nunique()
+    assert f"at {holds['3']} of the {epochs} of MNIST" in results and f"at all {epochs} epochs of MNIST" in results
+    assert holds["8"] == holds["4"] == epochs
+    first = verdicts.query("claim == '1a'").set_index("snapshot")["verdict"]
+    assert first["1"] == "undecided" and (first.drop("1") == "does not hold").all() and len(first) - 1 == 13
+    ahead = leads(kept_snapshots("layers")).set_index(["run", "snapshot"])["ahead"]
+    late = [ahead[name, str(epoch)] for epoch in range(51, 61)]
+    assert f"{min(late)} to {max(late)} on MNIST" in findings and ahead[name, "1"] == 20
+    steady = steadiness(kept_snapshots("layers")).set_index("run").loc[name]
+    assert round(steady["network"], 2) == round(steady["layer 14"], 2) == 0.08
+    assert f"{steady['averaged']:.2f} points better" in results
+    blocks = kept_shortcuts().query("dataset == 'mnist' and epochs == 60 and layer in @SECOND").set_index("layer")
+    change, gain = (100 * (blocks[a] - blocks[b]) for a, b in (("without", "network"), ("whitened", "raw")))
+    others = 100 * blocks["branch"].drop(15)
+    for page in (results, findings):
+        assert f"{100 * blocks['branch'][15]:.2f} % of the variance" in page
+        assert f"whitening adds {gain[15]:.1f} points" in page and f"{gain.drop(15).max():.1f} at most" in page
+    assert f"the five others {others.min():.0f} to {others.max():.0f} %" in results
+    assert abs(change[15]) < 0.02 and (change.drop(15).abs() < 0.15).sum() == 3
 
 
 def test_verdicts_of_recipes_follow_from_their_intervals():

@@ -43,7 +43,7 @@ def variance_figure(geometry: pd.DataFrame, layers: tuple[int, ...] = (14, 15, 1
     """
     geometry = geometry.assign(epoch=geometry["snapshot"].map(epoch_of))
     geometry = geometry[np.isfinite(geometry["epoch"])].sort_values("epoch")
-    figure, panels = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    figure, panels = plt.subplots(1, 3, figsize=(13, 4.4), layout="constrained")
     for name, style in zip(geometry["run"].unique(), ("-", "--", ":"), strict=False):
         for layer in layers:
             part = geometry[(geometry["run"] == name) & (geometry["layer"] == layer)]
@@ -55,7 +55,8 @@ def variance_figure(geometry: pd.DataFrame, layers: tuple[int, ...] = (14, 15, 1
     panels[2].set(title="variance in two directions", ylabel="share of the variance (%)", ylim=(0, 103))
     for panel in panels:
         panel.set_xlabel("epoch")
-    panels[2].legend(fontsize=7)
+    figure.legend(*panels[2].get_legend_handles_labels(), fontsize=9, ncols=geometry["run"].nunique(),
+                  loc="outside lower center")
     return figure
 
 
