@@ -187,6 +187,7 @@ def test_explanations_are_measured_at_each_layer(tmp_path, monkeypatch):
     assert list(zip(table["way"], table["layer"], strict=True)) == [
         (name, layer) for layer in (14, 20) for name in EXPLAINERS.values()]
     assert (table["ready (s)"] > 0).all() and np.isfinite(table["one (ms)"]).all()
+    assert table["beyond (ms)"].notna().tolist() == [key in ("ours", "network") for key in EXPLAINERS] * 2
     assert table.set_index("way")["1000 (s)"].isna().groupby(level=0).all().to_dict() == {
         name: key == "captum" for key, name in EXPLAINERS.items()}  # Captum gets one query
 

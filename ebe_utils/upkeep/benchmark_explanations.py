@@ -30,7 +30,8 @@ def measure(options: argparse.Namespace, way: str, layer: int) -> dict[str, Any]
     """One row: seconds to make ready, beyond the forward pass for one query and for `MANY`, and memory.
 
     held, peak: what the process holds after the fit, and its peak, beyond what it held before, as shares of the
-    embeddings. Captum keeps its embeddings on disk and passes over them at each query, of which it gets one.
+    embeddings. beyond: of one query, what choosing its examples takes beyond the search for them or their candidates.
+    Captum keeps its embeddings on disk and passes over them at each query, of which it gets one.
     """
     bench = Bench(options)
     few, many = (bench.test.images[:n] for n in (1, min(MANY, len(bench.test))))
@@ -50,7 +51,17 @@ def measure(options: argparse.Namespace, way: str, layer: int) -> dict[str, Any]
         forward = _median(partial(predict_logits, bench.model, images), times)
         row[name] = (_median(partial(ask, images), 1 if way == "captum" else times) - forward) * (
             1000 if images is few else MANY / len(many))
+    if way in ("ours", "network"):
+        row["beyond (ms)"] = 1000 * _beyond_the_search(ask.__self__, few)  # type: ignore[attr-defined]
     return row
+
+
+def _beyond_the_search(ebe: EBEClassifier, images: Any) -> float:
+    """Seconds of choosing and weighting the examples of one query, without the search for them or for candidates."""
+    embeddings, proba, _, features = ebe._query(images)
+    count = ebe.candidates if ebe.target == "network" else ebe.k
+    search = _median(partial(ebe._index.kneighbors, embeddings, count), REPEATS)
+    return _median(partial(ebe._vote, embeddings, proba, features), REPEATS) - search
 
 
 def _median(call: Callable[[], object], times: int) -> float:
@@ -91,4 +102,5 @@ def _captum(bench: Bench, layer: int) -> Callable[[Any], Any]:
 
 def explanations_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """The rows of `measure`, in their order."""
-    return pd.DataFrame(rows, columns=["way", "layer", "ready (s)", "one (ms)", f"{MANY} (s)", "held", "peak"])
+    return pd.DataFrame(rows, columns=["way", "layer", "ready (s)", "one (ms)", f"{MANY} (s)", "beyond (ms)", "held",
+                                       "peak"])
