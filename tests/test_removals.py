@@ -135,6 +135,8 @@ def test_an_interrupted_table_goes_on(tmp_path, monkeypatch):
     assert kept_removals(tmp_path)["image"].unique().tolist() == asked
     monkeypatch.setattr(removing, "removals", original)
     assert table(tmp_path / "removals") == whole
+    monkeypatch.setattr(removing, "removals", None)  # a finished table needs no network
+    assert table(tmp_path / "removals") == whole
     kept = kept_removals(tmp_path)
     assert set(kept["dataset"]) == {"digits"} and kept.groupby("answer")["image"].nunique().tolist() == [2, 2]
 

@@ -54,10 +54,10 @@ def removals(train_set: ImageSet, test_set: ImageSet, images: int = 30, seeds: i
     """For each of the first `images` test images that the network gets right, and as many that it gets wrong, its rows.
 
     Rows: image, answer (right or wrong), choice, same label (share of its examples whose label is the network's
-    answer), before and after (the probability of the answer by networks trained
-    with and without the choice's examples, mean over the seeds), kept before and kept after (how many of them give that
-    answer). network(data, seed): trains one; that of `seed` gives the answers and the examples, and it is trained anew
-    from seed, seed + 1, ...; done: images to leave out. The yielded lists have a row for each choice.
+    answer), before and after (the probability of the answer by networks trained with and without the choice's
+    examples, mean over the seeds), kept before and kept after (how many of them give that answer). network(data,
+    seed): trains one; that of `seed` gives the answers and the examples, and it is trained anew from seed, seed + 1,
+    ...; done: images to leave out. The yielded lists have a row for each choice.
     """
     frontier = Frontier(network(train_set, seed), train_set, test_set, layer, k, (candidates,), seed)
     choices = equal_choices(frontier, train_set, test_set)
