@@ -171,6 +171,12 @@ def test_recipes_are_scored_beside_chance():
              for y in range(3)]
     assert found.loc["b", "at least"] == pytest.approx(np.mean(np.array(dealt) >= 3), abs=0.03)
     assert found.loc["a", "at least"] == 1 and found["expected"].iloc[0] == pytest.approx(np.mean(dealt), abs=0.03)
+    # A second seed of one recipe adds nothing to the comparison, one of all of them does.
+    more = pd.concat([table, pd.DataFrame(rows("a", [yes, yes, yes, other], seed=1))])
+    pd.testing.assert_frame_equal(score_recipes(more, draws=4000).set_index("recipe"), found)
+    more = pd.concat([more, *[pd.DataFrame(rows(one, [no, yes, no, other], seed=1)) for one in "bc"]])
+    found = score_recipes(more, draws=10).set_index("recipe")
+    assert found["hold"].to_dict() == {"b": 4, "a": 4, "c": 1} and (found["of"] == 6).all()
 
 
 def test_leads_and_steadiness_are_hand_counts():
