@@ -198,6 +198,6 @@ def test_the_explainers_find_the_same_examples(way, tmp_path):
     options = argparse.Namespace(dataset="digits", train=200, test=20, stem="imagenet", epochs=1, network=None,
                                  layers=None, folder=str(tmp_path))
     bench = Bench(options)
-    ours = benchmark_explanations._ours(bench, 14)(bench.test.images[:5]).indices
-    found = getattr(benchmark_explanations, f"_{way}")(bench, 14)(bench.test.images[:5])
+    ours = benchmark_explanations._ours(bench, 14, bench.train)(bench.test.images[:5]).indices
+    found = getattr(benchmark_explanations, f"_{way}")(bench, 14, bench.train)(bench.test.images[:5])
     assert np.mean([np.isin(a, b).mean() for a, b in zip(ours, found[1], strict=True)]) > 0.98

@@ -120,9 +120,9 @@ def score_recipes(recipes: pd.DataFrame, draws: int = 10_000, seed: int = 0) -> 
     """How many claims hold by each recipe and reading, the most first: recipe, reading, hold, of, expected, at least.
 
     recipes: claims of `kept_recipes`; only recipes that were tried on as many claims and data sets as the most are
-    scored, by the seeds that all of these have. hold: claims that hold, over data sets and seeds; of: how many were judged. expected: of the best, if
-    the verdicts on each claim were dealt to recipes and readings at random (`draws` times); at least: the share of
-    these draws in which the best does at least as well as this one.
+    scored, by the seeds that all of these have. hold: claims that hold, over data sets and seeds; of: how many were
+    judged. expected: of the best, if the verdicts on each claim were dealt to recipes and readings at random (`draws`
+    times); at least: the share of these draws in which the best does at least as well as this one.
     """
     judged = recipes[recipes["verdict"].isin(KINDS)].assign(holds=lambda table: table["verdict"] == "holds")
     tried = judged.drop_duplicates(["recipe", "reading", "dataset", "claim"]).groupby(["recipe", "reading"]).size()

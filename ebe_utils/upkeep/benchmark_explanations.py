@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import psutil
 
+from ..data import ImageSet
 from ..embeddings import embed
 from ..explainer import EBEClassifier
 from ..memory import peak_memory
@@ -24,27 +25,29 @@ from .benchmark_ways import Bench
 EXPLAINERS = {"ours": "this package, fitted", "network": "the same, the network's answer",
               "faiss": "FAISS IndexFlatIP", "captum": "Captum SimilarityInfluence"}
 K, MANY, REPEATS = 10, 1000, 20
+WARM = 4096  # images of the first fit
 
 
 def measure(options: argparse.Namespace, way: str, layer: int) -> dict[str, Any]:
     """One row: seconds to make ready, beyond the forward pass for one query and for `MANY`, and memory.
 
     held, peak: what the process holds after the fit, and its peak, beyond what it held before, as shares of the
-    embeddings. beyond: of one query, what choosing its examples takes beyond the search for them or their candidates.
+    embeddings; a fit to few images comes first, as libraries and compiled code are loaded once. beyond: of one query,
+    what choosing its examples takes beyond the search for them or their candidates.
     Captum keeps its embeddings on disk and passes over them at each query, of which it gets one.
     """
     bench = Bench(options)
     few, many = (bench.test.images[:n] for n in (1, min(MANY, len(bench.test))))
-    predict_logits(bench.model, few)
-    before, start = psutil.Process().memory_info().rss, time.perf_counter()
-    makers: dict[str, Callable[[Bench, int], Callable[[Any], Any]]] = {
+    makers: dict[str, Callable[[Bench, int, ImageSet], Callable[[Any], Any]]] = {
         "ours": _ours, "network": partial(_ours, target="network"), "faiss": _faiss, "captum": _captum}
-    ask = makers[way](bench, layer)
+    makers[way](bench, layer, bench.train.subset(range(min(WARM, len(bench.train)))))(few)
+    before, start = psutil.Process().memory_info().rss, time.perf_counter()
+    ask = makers[way](bench, layer, bench.train)
     ready, held = time.perf_counter() - start, psutil.Process().memory_info().rss - before
     size, peak = 4 * len(bench.train) * bench.dimensions[layer], peak_memory()
     row: dict[str, Any] = {"way": EXPLAINERS[way], "layer": layer, "ready (s)": ready, "held": held / size,
                            "peak": None if peak is None else (peak * 2**20 - before) / size}
-    ask(few)  # compiles what is compiled at the first query
+    ask(few)
     for name, images, times in (("one (ms)", few, REPEATS), (f"{MANY} (s)", many, 1)):
         if way == "captum" and images is many:
             continue
@@ -73,12 +76,12 @@ def _median(call: Callable[[], object], times: int) -> float:
     return float(np.median(spent))
 
 
-def _ours(bench: Bench, layer: int, target: str = "labels") -> Callable[[Any], Any]:
-    ebe = EBEClassifier(bench.model, layer=layer, k=K, target=target).fit(bench.train)
+def _ours(bench: Bench, layer: int, train: ImageSet, target: str = "labels") -> Callable[[Any], Any]:
+    ebe = EBEClassifier(bench.model, layer=layer, k=K, target=target).fit(train)
     return ebe.explain_batch
 
 
-def _faiss(bench: Bench, layer: int) -> Callable[[Any], Any]:
+def _faiss(bench: Bench, layer: int, train: ImageSet) -> Callable[[Any], Any]:
     import faiss
 
     def unit(images):
@@ -87,14 +90,14 @@ def _faiss(bench: Bench, layer: int) -> Callable[[Any], Any]:
         return rows
 
     index: Any = faiss.IndexFlatIP(bench.dimensions[layer])
-    index.add(unit(bench.train.images))
+    index.add(unit(train.images))
     return lambda images: index.search(unit(images), K)
 
 
-def _captum(bench: Bench, layer: int) -> Callable[[Any], Any]:
+def _captum(bench: Bench, layer: int, train: ImageSet) -> Callable[[Any], Any]:
     def ask(images):
-        train: Any = bench.train.images
-        return captum_neighbors(bench.model, layer, train, images, K, f"{bench.folder}/captum{layer}")
+        rows: Any = train.images
+        return captum_neighbors(bench.model, layer, rows, images, K, f"{bench.folder}/captum{layer}-{len(rows)}")
 
     ask(bench.test.images[:1])  # writes the embeddings to the folder
     return ask
