@@ -28,7 +28,7 @@ from .values import (
 )
 
 __all__ = ["DataError", "ImageSet", "as_batch", "as_image_set", "as_labels", "as_tensor", "check_channels",
-           "check_together", "check_values", "random_part", "scale"]
+           "check_sets", "check_together", "check_values", "random_part", "scale"]
 
 
 class DataError(ValueError):
@@ -161,3 +161,17 @@ def _part(data, size, what, rng):
         return data
     integer(what, size, 1, len(data), f" (there are {len(data)} images)")
     return data if size == len(data) else data.subset(np.sort(rng.permutation(len(data))[:size]))
+
+
+def check_sets(train_set: ImageSet, test_set: ImageSet) -> None:
+    """ValueError for two sets that do not belong together: other shapes, ranges of values or classes."""
+    if train_set.shape != test_set.shape:
+        raise ValueError(f"test images of shape {test_set.shape} do not fit training images of shape "
+                         f"{train_set.shape}; both need the same size and channels.")
+    check_together(train_set.images, test_set.images)
+    if test_set.labels.max() >= len(train_set.classes):
+        raise ValueError(f"test labels run up to {test_set.labels.max()}, but the training set has "
+                         f"{len(train_set.classes)} classes; both need the same ones.")
+    if train_set.classes != test_set.classes and set(train_set.classes) == set(test_set.classes):
+        raise ValueError("training and test set have the same classes in different orders, so that a label means "
+                         "different things; bring both into one order.")

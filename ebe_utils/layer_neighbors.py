@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from .checks import boolean, integer
-from .data import ImageSet, as_image_set, check_together
+from .data import ImageSet, as_image_set, check_sets
 from .devices import float64_device
 from .embeddings import Layers, probe
 from .explanation import Explanation
@@ -217,7 +217,7 @@ def layer_neighbors(model: nn.Module, train_set: Any, test_set: Any, layers: Lay
     """
     train_set, test_set = as_image_set(train_set), as_image_set(test_set)
     check_k(k, len(train_set))
-    _check_sets(train_set, test_set)
+    check_sets(train_set, test_set)
     names: dict = layer_names(model, layers)
     net, device = on_device(model, device)
     check_engine(engine, metric, float64_device(device))
@@ -247,17 +247,3 @@ def layer_neighbors(model: nn.Module, train_set: Any, test_set: Any, layers: Lay
                           {layer: d for layer, (d, _) in best.items()}, train_set.labels, test_set.labels,
                           logits.argmax(1), dimensions, metric, notes, n_outputs=logits.shape[1],
                           n_classes=len(train_set.classes), network_logits=logits, train_logits=learned)
-
-
-def _check_sets(train_set, test_set):
-    """Raise for two sets that do not belong together."""
-    if train_set.shape != test_set.shape:
-        raise ValueError(f"test images of shape {test_set.shape} do not fit training images of shape "
-                         f"{train_set.shape}; both need the same size and channels.")
-    check_together(train_set.images, test_set.images)
-    if test_set.labels.max() >= len(train_set.classes):
-        raise ValueError(f"test labels run up to {test_set.labels.max()}, but the training set has "
-                         f"{len(train_set.classes)} classes; both need the same ones.")
-    if train_set.classes != test_set.classes and set(train_set.classes) == set(test_set.classes):
-        raise ValueError("training and test set have the same classes in different orders, so that a label means "
-                         "different things; bring both into one order.")

@@ -43,8 +43,9 @@ def layer_name(model: nn.Module, layer: str | int) -> str:
                          f"{did_you_mean(layer, [m for m in modules if m])} "
                          "`dict(model.named_modules())` lists them all.")
     if not convs:
-        raise ValueError(f"layer={layer!r}: this network has no convolutions to number; pass a module name, one of "
-                         f"{', '.join(name for name, _ in model.named_modules() if name)}.")
+        there = ", ".join(name for name, _ in model.named_modules() if name)
+        raise ValueError(f"layer={layer!r}: this network has no convolutions to number; pass a module name, "
+                         f"{'one of ' + there if there else 'but there is no module inside it'}.")
     return convs[integer("layer", layer, 1, len(convs), ", the convolutions from shallow to deep, or a module name")]
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .checks import boolean, integer, one_of, real
-from .data import ImageSet, as_image_set, check_together, scale
+from .data import ImageSet, as_image_set, check_sets, scale
 from .devices import float64_device
 from .files import DamagedFileError, read_tensors, write_tensors
 from .forward import evaluating, on_device, run_network
@@ -67,7 +67,7 @@ def train(model: nn.Module, train_set: Any, test_set: Any = None, epochs: int = 
         raise ValueError(f"augment=True shifts and flips images (channels, height, width); these inputs have shape "
                          f"{train_set.shape}. Pass augment=False.")
     if test_set is not None:
-        check_together(train_set.images, test_set.images)
+        check_sets(train_set, test_set)
     net, device = on_device(model, device)
     names = set(trainable(net))
     params = {name: param for name, param in net.named_parameters() if name in names}

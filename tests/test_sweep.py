@@ -19,7 +19,7 @@ from sklearn.metrics.pairwise import cosine_distances
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
-from ebe_utils import EBEClassifier, ImageSet, embed, layer_neighbors, layer_sweep, sweep_table
+from ebe_utils import EBEClassifier, ImageSet, embed, layer_neighbors, layer_sweep, sweep_table, train
 from ebe_utils.layer_neighbors import LayerNeighbors
 from ebe_utils.memory import Plan
 from ebe_utils.passes import together
@@ -435,10 +435,12 @@ def test_a_layer_with_broken_output_is_named(trained, small):
     (lambda test: (test.images.long(), test.labels), TypeError, "int64"),
     (lambda test: (test.images.numpy().astype(np.uint16), test.labels), TypeError, "uint16"),
     (lambda test: ImageSet(test.images, test.labels + 1, tuple("abcdefghijk")), ValueError, "run up to 10, but"),
+    (lambda test: ImageSet(test.images[..., 1:], test.labels), ValueError, "do not fit training images of shape"),
     (lambda test: ImageSet(test.images, test.labels, test.classes[::-1]), ValueError, "in different orders")])
 def test_test_images_of_another_kind_are_refused(trained, small, change, error, words):
     for sweep in (lambda test: layer_sweep(trained, small[0], test, [14], [1]),
-                  lambda test: layer_neighbors(trained, small[0], test, [14], 1)):
+                  lambda test: layer_neighbors(trained, small[0], test, [14], 1),
+                  lambda test: train(trained, small[0], test, epochs=1, progress=False)):
         with pytest.raises(error, match=words):
             sweep(change(small[1]))
 
