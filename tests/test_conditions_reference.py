@@ -179,6 +179,19 @@ def test_recipes_are_scored_beside_chance():
     assert found["hold"].to_dict() == {"b": 4, "a": 4, "c": 1} and (found["of"] == 6).all()
 
 
+def test_readings_of_one_network_are_dealt_together():
+    """Two recipes with the same verdict in both readings: the best has always one claim of each that holds anywhere."""
+    table = pd.DataFrame([
+        {"recipe": recipe, "reading": reading, "dataset": "mnist", "seed": 0, "claim": claim,
+         "verdict": "holds" if recipe == holds else "undecided"}
+        for recipe in "ab" for reading in ("one", "two") for claim, holds in (("1a", "a"), ("3", "b"), ("4", "a"))])
+    found = score_recipes(table, draws=2000)
+    # Dealt to two recipes, three claims are 3 : 0 in two of eight cases and 2 : 1 in six, whatever the reading.
+    assert found["expected"].iloc[0] == pytest.approx(2.25, abs=0.03) and found["hold"].tolist() == [2, 2, 1, 1]
+    partly = table[(table["recipe"] == "a") | (table["reading"] == "one")]
+    assert set(score_recipes(partly, draws=5)["recipe"]) == {"a"}
+
+
 def test_leads_and_steadiness_are_hand_counts():
     layers = kept_snapshots("layers")
     folder = FOLDERS[-1].name

@@ -119,17 +119,21 @@ def _conditions(part, verdict, least):
 def score_recipes(recipes: pd.DataFrame, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
     """How many claims hold by each recipe and reading, the most first: recipe, reading, hold, of, expected, at least.
 
-    recipes: claims of `kept_recipes`; only recipes that were tried on as many claims and data sets as the most are
-    scored, by the seeds that all of these have. hold: claims that hold, over data sets and seeds; of: how many were
-    judged. expected: of the best, if the verdicts on each claim were dealt to recipes and readings at random (`draws`
-    times); at least: the share of these draws in which the best does at least as well as this one.
+    recipes: claims of `kept_recipes`; only recipes that were tried on as many claims, data sets and readings as the
+    most are scored, by the seeds that all of these have. hold: claims that hold, over data sets and seeds; of: how many
+    were judged. expected: of the best, if the verdicts on each claim were dealt to the recipes at random (`draws`
+    times), those of the four readings of one network together, since they are alike; at least: the share of these draws
+    in which the best does at least as well as this one.
     """
     judged = recipes[recipes["verdict"].isin(KINDS)].assign(holds=lambda table: table["verdict"] == "holds")
     tried = judged.drop_duplicates(["recipe", "reading", "dataset", "claim"]).groupby(["recipe", "reading"]).size()
+    readings = (tried == tried.max()).groupby(level="recipe").transform("sum")
     grid = judged.pivot_table(index=["recipe", "reading"], columns=["dataset", "seed", "claim"], values="holds")
-    grid = grid[tried == tried.max()].dropna(axis=1, how="any").astype(bool)
+    grid = grid[(tried == tried.max()) & (readings == readings.max())].dropna(axis=1, how="any").astype(bool)
     score, generator = grid.sum(axis=1), np.random.default_rng(seed)
-    best = np.array([generator.permuted(grid.to_numpy(), axis=0).sum(1).max() for _ in range(draws)])
+    dealt = grid.to_numpy().reshape(-1, readings.max(), grid.shape[1])  # (recipes, readings, claims)
+    order = generator.random((draws, len(dealt), 1, grid.shape[1])).argsort(axis=1)
+    best = np.array([np.take_along_axis(dealt, one, axis=0).sum(axis=2).max() for one in order])
     return pd.DataFrame({
         "hold": score, "of": grid.shape[1], "expected": best.mean(),
         "at least": [(best >= one).mean() for one in score]}).sort_values(
