@@ -140,7 +140,7 @@ def test_three_parts_by_hand():
          "how sure": "100 % (21 to 100) of 1"},
         {"claim": "8: ten examples lose no accuracy", "data set": "mnist",
          "at the paper's recipe": "holds (1 of 2), undecided (1 of 2)", "holds when": "early (2 of 3)",
-         "does not hold when": "late (1 of 1)", "how sure": "67 % (21 to 94) of 3"}]
+         "does not hold when": "late", "how sure": "67 % (21 to 94) of 3"}]
 
 
 def test_cases_say_what_is_not_as_in_the_whole_runs():

@@ -79,9 +79,10 @@ def verdicts_in_three_parts(cases: pd.DataFrame, least: float = 0.5) -> pd.DataF
     """For each claim and data set: the verdict at the paper's recipe, the conditions, and how sure it is.
 
     at the recipe: verdicts of the whole runs, with their number. holds when, does not hold when: conditions at which it
-    does so in more than `least` of the cases, in brackets how often and of how many; "never" or "always" where that is
-    so in all cases. how sure: the share of trainings that end with a network of which it holds, in per cent, with the
-    95 % interval of `proportion_interval`, and their number: trainings are independent, cases of one training are not.
+    does so in more than `least` of the cases, in brackets how often and of how many if there is more than one; "never"
+    or "always" where that is so in all cases. how sure: the share of trainings that end with a network of which it
+    holds, in per cent, with the 95 % interval of `proportion_interval`, and their number: trainings are independent,
+    cases of one training are not.
     """
     rows = []
     for claim, dataset, part in _by_claim(cases):
@@ -113,7 +114,8 @@ def _conditions(part, verdict, least):
     named = part["condition"] != ""
     counts = is_so[named].groupby(part["condition"][named], sort=False).agg(["sum", "size"])
     counts = counts[counts["sum"] > least * counts["size"]]
-    return "; ".join(f"{row.Index} ({row.sum} of {row.size})" for row in counts.itertuples()) or "mostly nowhere"
+    words = [row.Index + f" ({row.sum} of {row.size})" * (row.size > 1) for row in counts.itertuples()]
+    return "; ".join(words) or "mostly nowhere"
 
 
 def score_recipes(recipes: pd.DataFrame, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
