@@ -347,6 +347,14 @@ def test_what_the_text_says_of_recipes():
     assert f"With SGD and momentum it is {lead[2]}" in results
     assert f"{lead[0]} of 20 on MNIST, Fashion-MNIST and CIFAR-10 with Adam at a constant rate, {lead[1]}" in findings
     assert f"{lead[2]} with SGD and momentum" in findings
+    like = [recipe for recipe in RECIPES if "decay" in recipe or recipe in ("three channels", "bfloat16")]
+    easy, hard = ([f"{table.loc[(name, recipe), 'ahead']:.0f}" for name in part for recipe in like]
+                  for part in (sets[:2], sets[2:]))
+    ends = [pick(map(int, part)) for part in (easy, hard) for pick in (min, max)]
+    assert "it is {} to {} on MNIST and Fashion-MNIST and {} to {} on CIFAR-10".format(*ends) in results
+    first = recipes_table(kept_recipes("layers").query("seed == 0")).set_index(["dataset", "recipe"])["ahead"]
+    twice = [first["cifar10", recipe] for recipe in ("three channels", ours)]
+    assert "with seed 0 gives {:.0f} and {:.0f} on two processors".format(*twice) in results
     wrong = [of("on mistakes", recipe, 100) for recipe in (falling, ours)]
     assert f"repeat {wrong[0]} % of its mistakes, {wrong[1]} % with our recipe" in results
     assert f"{range_of(ours)} of the variance with our recipe, {range_of(falling)} with a falling rate" in results
