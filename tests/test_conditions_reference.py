@@ -343,6 +343,8 @@ def test_what_the_text_says_of_recipes():
     results, findings = pages()
     ours, falling, sgd, decay = "as here", "linear schedule", "SGD, momentum 0.9", "Adam, decay 0.0005"
     lead = [of("ahead", recipe) for recipe in (ours, falling, sgd)]
+    ahead = table["ahead"].unstack()
+    assert (ahead[ours] > ahead[falling]).all() and (ahead[ours] > ahead[sgd]).all()  # "fewer", on each data set
     assert f"With our recipe {lead[0]} layers are ahead" in results and f"falls to zero it is {lead[1]}" in results
     assert f"With SGD and momentum it is {lead[2]}" in results
     assert f"{lead[0]} of 20 on MNIST, Fashion-MNIST and CIFAR-10 with Adam at a constant rate, {lead[1]}" in findings
